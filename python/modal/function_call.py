@@ -144,6 +144,7 @@ class FunctionCall(Generic[R], metaclass=Explained):
         payload: Payload,
         first: int | None = None,
         index: int = 0,
+        part_of: str | None = None,
     ) -> FunctionCall[R]:
         call: FunctionCall[R] = object.__new__(cls)
         call._function = function
@@ -155,9 +156,10 @@ class FunctionCall(Generic[R], metaclass=Explained):
         call._inbox.call = ref(call)
         # Nobody may be reading while results come in, and a full socket would keep the containers waiting.
         engine.read_in_background()
-        call._number = engine.start_call(
-            call._inbox, function._wire_name, payload, spawned=True, first=first, index=index
-        )
+        wire_name = function._wire_name
+        if part_of is not None:
+            wire_name += b',"part_of":"%s"' % part_of.encode()
+        call._number = engine.start_call(call._inbox, wire_name, payload, spawned=True, first=first, index=index)
         return call
 
     def _add(self, payload: Payload) -> None:
@@ -165,11 +167,22 @@ class FunctionCall(Generic[R], metaclass=Explained):
         if not isinstance(self._others, list):
             self._others = []
         index = len(self._others) + 1
-        self._others.append(self._start(self._function, self._engine, payload, self._number, index))
+        # The process of another app knows the call by its id alone.
+        part_of = self.object_id if self._function._is_elsewhere else None
+        self._others.append(self._start(self._function, self._engine, payload, self._number, index, part_of))
+
+    def _waits_until_kept(self) -> bool:
+        """Whether whoever spawns it waits until it is on the disk."""
+        return self._engine.waits_until_kept or self._function._is_elsewhere
 
     def _check_kept(self) -> None:
         """Returns when the call is on the disk, or raises why it is not: whoever has spawned it may end then."""
         self.object_id  # noqa: B018
+
+    def _check_all_kept(self) -> None:
+        """Returns when its last input is kept, where this process may end before that by itself."""
+        if self._function._is_elsewhere:
+            (self._others[-1] if self._others else self)._check_kept()
 
     _function: Function[Any, R, Any]
     _engine: Conversation
@@ -192,7 +205,8 @@ class FunctionCall(Generic[R], metaclass=Explained):
         # One that was made of an id has no engine before its first use, and is kept elsewhere. Of what a container has
         # spawned and is kept, only calls of several inputs are held, for the number of these.
         engine = self._engine
-        if engine is not None and not engine.keeps_results and (self._others or not engine.waits_until_kept):
+        is_kept = engine is None or engine.keeps_results or self._function._is_elsewhere
+        if not is_kept and (self._others or not engine.waits_until_kept):
             engine.known_calls[known] = self
         return known
 
@@ -200,6 +214,7 @@ class FunctionCall(Generic[R], metaclass=Explained):
         import asyncio
 
         if index != 0:
+            await self._count_aio()
             return await self._input(index)._get_aio(timeout)
         await self._prepare_aio()
         if not self._has_answer():
@@ -248,7 +263,7 @@ class FunctionCall(Generic[R], metaclass=Explained):
         return other
 
     async def _num_inputs_aio(self) -> int:
-        return self._count()
+        return await self._count_aio()
 
     @with_aio(_num_inputs_aio)
     def num_inputs(self) -> int:
@@ -257,6 +272,9 @@ class FunctionCall(Generic[R], metaclass=Explained):
 
     def _count(self) -> int:
         return len(self._others) + 1
+
+    async def _count_aio(self) -> int:
+        return self._count()
 
     def _range(self, start: int, end: int | None) -> range:
         count = self._count()
@@ -313,20 +331,12 @@ class FunctionCall(Generic[R], metaclass=Explained):
         missing, a `modal.exception.NotFoundError` that nothing is known. Calls that functions of other apps have made
         are not in it.
         """
-        from modal import _in_container
         from modal.call_graph import inputs_of
 
         call_id = self.object_id
         engine: Any = self._engine
         if engine is None or (getattr(engine, "keeps_results", False) and engine.is_lost()):
-            if _in_container():
-                from modal._runner.client import reach_any
-
-                engine = reach_any("get_call_graph")
-            else:
-                from modal._client.deployed import reach_call
-
-                engine = reach_call(call_id)
+            engine = _keeper_of(call_id, "FunctionCall.get_call_graph")
         return inputs_of(call_id, engine.request("call.graph", {"id": call_id})["value"])
 
     gather = Bound(_gather, _gather_aio)
@@ -357,16 +367,7 @@ class FunctionCall(Generic[R], metaclass=Explained):
 
     def _ask_again(self, call_id: str) -> None:
         """Asks the process of the app that keeps the call."""
-        from modal import _in_container
-
-        if _in_container():
-            from modal._runner.client import reach_any
-
-            self._engine = reach_any("FunctionCall.get")
-        else:
-            from modal._client.deployed import reach_call
-
-            self._engine = reach_call(call_id)
+        self._engine = _keeper_of(call_id, "FunctionCall.get")
         inbox = _Inbox()
         inbox.call, inbox.call_id, inbox.listeners = self._inbox.call, call_id, self._inbox.listeners
         self._inbox = inbox
@@ -427,6 +428,19 @@ class FunctionCall(Generic[R], metaclass=Explained):
             self._finish(error=self._function._failure(control, payload))
 
 
+def _keeper_of(call_id: str, method: str) -> Any:
+    """What knows of a call that is kept: the process of its app, or in a container the way there."""
+    from modal import _in_container
+
+    if _in_container():
+        from modal._runner.client import reach_any
+
+        return reach_any(method)
+    from modal._client.deployed import reach_call
+
+    return reach_call(call_id)
+
+
 class _KeptCall(FunctionCall["Any"]):
     """A call that another process has spawned, known by its id."""
 
@@ -441,18 +455,16 @@ class _KeptCall(FunctionCall["Any"]):
     def _count(self) -> int:
         if self._inputs is not None:
             return self._inputs
-        from modal import _in_container
-        from modal._client.deployed import reach_call
-
         call_id = self._inbox.call_id or ""
-        if _in_container():
-            raise ExecutionError(
-                f"a container cannot ask for the inputs of the call `{call_id}`, which it has not spawned",
-                hint="ask for them where the app was called from",
-            )
-        count: int = reach_call(call_id).request("call.inputs", {"id": call_id})["value"]
+        engine = _keeper_of(call_id, "FunctionCall.num_inputs")
+        count: int = engine.request("call.inputs", {"id": call_id})["value"]
         self._inputs = count
         return count
+
+    async def _count_aio(self) -> int:
+        import asyncio
+
+        return await asyncio.get_running_loop().run_in_executor(None, self._count)
 
     def _other(self, index: int) -> FunctionCall[Any]:
         return self._of(f"{self._inbox.call_id}-{index}")

@@ -77,6 +77,8 @@ class Function(Generic[P, R, L], metaclass=Explained):
     _options: Mapping[str, Any] = {}
     #: The class that it serves, if it does.
     _class: Cls | None = None
+    #: Whether a container calls it that belongs to another app.
+    _is_elsewhere = False
 
     def __init__(self, raw: Callable[P, L], app: App, name: str, settings: Settings) -> None:
         self._raw = raw
@@ -173,7 +175,7 @@ class Function(Generic[P, R, L], metaclass=Explained):
 
     async def _spawn_aio(self, /, *args: P.args, **kwargs: P.kwargs) -> FunctionCall[R]:
         call = self._spawn(args, kwargs)
-        if call._engine.waits_until_kept:
+        if call._waits_until_kept():
             import asyncio
 
             await asyncio.get_running_loop().run_in_executor(None, call._check_kept)
@@ -183,7 +185,7 @@ class Function(Generic[P, R, L], metaclass=Explained):
     def spawn(self, /, *args: P.args, **kwargs: P.kwargs) -> FunctionCall[R]:
         """Starts the function in a container and returns at once; `.get()` of what it returns has the result."""
         call = self._spawn(args, kwargs)
-        if call._engine.waits_until_kept:
+        if call._waits_until_kept():
             call._check_kept()
         return call
 

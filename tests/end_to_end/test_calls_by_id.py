@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
+from typing import TYPE_CHECKING
 
 from deployed_app import PATIENCE, Deployed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: An app whose functions ask for calls that others have spawned, of itself and of another app.
 POLLING = """
@@ -186,6 +192,53 @@ def result(call: str):
 
 
 @app.function()
+def begin_all_there(app: str, function: str, arguments) -> str:
+    function = modal.Function.from_name(app, function)
+    function.spawn_map(arguments)
+    return function.experimental_spawn_map(arguments).object_id
+
+
+@app.function()
+async def begin_all_there_aio(app: str, function: str, arguments) -> str:
+    call = await modal.Function.from_name(app, function).experimental_spawn_map.aio(arguments)
+    return call.object_id
+
+
+@app.function()
+def inputs(call: str):
+    call = modal.FunctionCall.from_id(call)
+    try:
+        call.num_inputs()
+    except modal.exception.NotFoundError as error:
+        return str(error)
+    return call.num_inputs(), call.get(index=call.num_inputs() - 1), list(call.iter())
+
+
+@app.function()
+async def inputs_aio(call: str):
+    call = modal.FunctionCall.from_id(call)
+    last = await call.get.aio(index=1)
+    return await call.num_inputs.aio(), last, [each async for each in call.iter.aio()]
+
+
+@app.function()
+def functions(call: str):
+    return [each.function_name for each in modal.FunctionCall.from_id(call).get_call_graph()]
+
+
+@app.function()
+def wait_there(app: str, gate: str):
+    # One is run again, the other one is lost.
+    function = modal.Function.from_name(app, "wait_again")
+    again, lost = function.spawn(gate), modal.Function.from_name(app, "wait_for").spawn("never")
+    print("waiting for", again.object_id, flush=True)
+    try:
+        return again.get(), lost.get()
+    except Exception as error:
+        return again.get(), str(error)
+
+
+@app.function()
 def come_back(n: int) -> int:
     call = double.spawn(n).object_id
     return result.local(call)
@@ -199,14 +252,51 @@ print(call.num_inputs(), list(call.iter()))
 """
 
 
-def test_what_a_container_has_spawned_outlives_it_and_its_host(deployed: Deployed) -> None:
+def test_a_container_spawns_all_inputs_of_a_call_on_another_app(deployed: Deployed) -> None:
+    spawning, ask = deploy_spawning(deployed)
+    deployed.deploy()
+    try:
+        for begin in ("begin_all_there", "begin_all_there_aio"):
+            many = ask(begin, repr(deployed.name), "'double'", "[3, 4, 5]")
+            assert ask("inputs", repr(many)) == "(3, 10, [6, 8, 10])"
+            assert ask("inputs_aio", repr(many)) == "(3, 8, [6, 8, 10])"
+            assert ask("functions", repr(many)) == "['double', 'double', 'double']"
+            assert deployed.modal.python("-c", INPUTS, many).stdout.strip() == "3 [6, 8, 10]"
+        kept = deployed.modal.store / "deployments/main" / deployed.name / "calls"
+        assert len(list(kept.glob("*-2.result"))) == 3, "also those of `spawn_map`"
+        (failed,) = (line for line in ask("inputs", "'fc-none'").splitlines() if "fc-none" in line)
+        assert "there is no call `fc-none`" in failed
+
+        waiting = subprocess.Popen(
+            [sys.executable, "-c", CALLING.format(name=spawning.name), "wait_there", repr(deployed.name), "'gate'"],
+            env=deployed.modal.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        deployed.wait_for_containers(2)
+        deployed.kill_host()
+        deployed.open_gate("gate")
+        result = waiting.communicate(timeout=PATIENCE)[0]
+        assert result.startswith("(2, ") and "and is lost" in result
+    finally:
+        deployed.modal("app", "stop", "--yes", spawning.name)
+
+
+def deploy_spawning(deployed: Deployed) -> tuple[Deployed, Callable[..., str]]:
+    """An app whose containers spawn calls, and what calls its functions."""
     spawning = Deployed(deployed.modal)
     deployed.modal.write("spawning.py", SPAWNING.format(name=spawning.name, gates=deployed.name))
     deployed.modal("deploy", "spawning.py")
-    deployed.deploy()
 
     def ask(*words: str) -> str:
         return deployed.modal.python("-c", CALLING.format(name=spawning.name), *words).stdout.strip()
+
+    return spawning, ask
+
+
+def test_what_a_container_has_spawned_outlives_it_and_its_host(deployed: Deployed) -> None:
+    spawning, ask = deploy_spawning(deployed)
+    deployed.deploy()
 
     def begin_there(name: str, function: str, argument: str) -> str:
         return ask("begin_there", repr(name), repr(function), argument)

@@ -190,6 +190,9 @@ pub(crate) struct CallRequest {
     /// Which of the inputs of that it is, where they are spawned.
     #[serde(default)]
     pub(crate) index: Option<u64>,
+    /// The id of the call that was spawned, for whoever has not made that over this connection.
+    #[serde(default)]
+    pub(crate) part_of: Option<String>,
     /// Whether the function call's id is wanted.
     #[serde(default)]
     pub(crate) identify: bool,

@@ -15,7 +15,6 @@ use rustix::io::Errno;
 
 use crate::aside;
 use crate::error::{CallError, Trouble};
-use crate::graph::CallGraph;
 use crate::ids::CallId;
 use crate::link::Link;
 use crate::options::PoolOptions;
@@ -292,8 +291,12 @@ impl Container {
                 Ok(())
             }
             FromRunner::Await { call, id } => Ok(self.await_kept(call, &id)?),
+            FromRunner::Inputs { call, id } => {
+                self.tell_of_inputs(call, &id);
+                Ok(())
+            }
             FromRunner::Graph { call, id } => {
-                self.answer_with(call, CallGraph::of_process().of(&id));
+                self.tell_of_graph(call, &id);
                 Ok(())
             }
             FromRunner::Pool { call, app, question } => {

@@ -47,17 +47,63 @@ pub struct Service<'a> {
     pub variant: Option<Arc<VariantRequest>>,
 }
 
+/// What becomes of a call when whoever made it has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose<'a> {
+    /// It ends, too: its result is waited for.
+    Awaited,
+    /// It goes on.
+    Spawned,
+    /// It goes on, and is a further input of a call that was spawned earlier.
+    Further {
+        /// The id of that call at the other app.
+        of: &'a str,
+        /// Which input of it this is.
+        index: u64,
+    },
+}
+
+/// What can be asked about a call that somebody has spawned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeptQuestion {
+    /// How many inputs it has.
+    Inputs,
+    /// What it has called.
+    Graph,
+}
+
+impl KeptQuestion {
+    /// The type of the message that asks it.
+    #[must_use]
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::Inputs => "call.inputs",
+            Self::Graph => "call.graph",
+        }
+    }
+}
+
 /// Hears what an app is asked for.
 pub type ElsewhereAnswer = Box<dyn FnOnce(Result<Value, CallStatus>) + Send>;
 
 /// An app that runs in another process.
 pub trait OtherApp: Callee {
     /// Hands on an input; `caller` hears how it ends. Does not wait for anything.
-    fn submit(&self, service: Service<'_>, call: CallId, is_spawned: bool, payload: Payload, caller: Arc<dyn Caller>);
+    fn submit(
+        &self,
+        service: Service<'_>,
+        call: CallId,
+        purpose: Purpose<'_>,
+        payload: Payload,
+        caller: Arc<dyn Caller>,
+    );
 
     /// Asks for the result of a call that somebody has spawned, known as `name`; `caller` hears whether it is pending, and how
     /// it ends. Here it is known as `call`, and goes on when nobody asks any more. Does not wait for anything.
     fn await_kept(&self, name: &str, call: CallId, caller: Arc<dyn Caller>);
+
+    /// Tells `answer` of a call that somebody has spawned, known as `name`. Does not wait for anything.
+    fn about_kept(&self, question: KeptQuestion, name: &str, answer: ElsewhereAnswer);
 
     /// Tells `answer` of the app's functions, as `app.attached` has them. Does not wait for anything.
     fn functions(&self, answer: ElsewhereAnswer);

@@ -300,7 +300,9 @@ impl Caller for Recording {
     }
 
     fn identified(&self, id: &str) {
-        self.graph.change(self.call, |recorded| recorded.known_as = Some(id.to_owned()));
+        // That of a further input has its number behind it.
+        let call = id.match_indices('-').nth(1).map_or(id, |(end, _)| &id[..end]);
+        self.graph.change(self.call, |recorded| recorded.known_as = Some(call.to_owned()));
         self.caller.identified(id);
     }
 

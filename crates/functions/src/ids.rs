@@ -79,6 +79,22 @@ pub struct FunctionCallId {
 }
 
 impl FunctionCallId {
+    /// Whether a text has the form of such an id, of whichever process.
+    #[must_use]
+    pub fn is_text(text: &str) -> bool {
+        let digits = text.strip_prefix("fc-");
+        text.len() == LENGTH && digits.is_some_and(|digits| digits.bytes().all(|byte| ALPHABET.contains(&byte)))
+    }
+
+    /// The id that has this text, if it is one of this process.
+    #[must_use]
+    pub fn of_text(text: &str) -> Option<Self> {
+        let numbers = text.strip_prefix("fc-")?.strip_prefix(process())?;
+        let (connection, label) = numbers.split_at_checked(CONNECTION_DIGITS)?;
+        let id = Self { connection: number(connection)?, label: number(label)? };
+        (id.text().as_str() == text).then_some(id)
+    }
+
     fn text(self) -> Text {
         let mut text = Text::new(*b"fc-");
         text.write(self.connection, LENGTH - LABEL_DIGITS);
@@ -114,6 +130,14 @@ impl ConnectionId {
     pub(crate) fn function_call(self, label: u64) -> FunctionCallId {
         FunctionCallId { connection: self.0, label }
     }
+}
+
+/// The number that these digits stand for.
+fn number(digits: &str) -> Option<u64> {
+    digits.bytes().try_fold(0_u64, |number, digit| {
+        let value = ALPHABET.iter().position(|known| *known == digit)?;
+        number.checked_mul(62)?.checked_add(u64::try_from(value).ok()?)
+    })
 }
 
 /// The digits that name this process.
@@ -174,5 +198,21 @@ mod tests {
         assert_eq!(one.function_call(62).to_string(), text);
         assert_ne!(one.function_call(63).to_string(), text);
         assert_ne!(other.function_call(62).to_string(), text);
+    }
+
+    #[test]
+    fn a_function_call_of_this_process_is_found_by_its_text() {
+        let id = ConnectionId::new().function_call(63);
+        let text = id.to_string();
+        assert_eq!(FunctionCallId::of_text(&text), Some(id));
+        let elsewhere = format!("fc-{}{}", "0".repeat(PROCESS_DIGITS), &text[3 + PROCESS_DIGITS..]);
+        let (short, path) = (&text[..LENGTH - 1], format!("fc-{}", "/".repeat(LENGTH - 3)));
+        assert!(FunctionCallId::is_text(&text) && FunctionCallId::is_text(&elsewhere));
+        for other in [&*elsewhere, short, &path, "", "fc-", &format!("{text}-1")] {
+            assert_eq!(FunctionCallId::of_text(other), None, "{other}");
+        }
+        for other in [short, &path, "", &format!("{text}-1")] {
+            assert!(!FunctionCallId::is_text(other), "{other}");
+        }
     }
 }

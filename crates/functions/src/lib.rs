@@ -43,7 +43,7 @@ pub use answer::{CallAnswer, CallStatus};
 pub use bytecode::{Bytecode, BytecodeError};
 pub use call::{Caller, Outcome};
 pub use calls::{Calls, OpenCall};
-pub use elsewhere::{AppReference, Callee, Elsewhere, ElsewhereAnswer, OtherApp, Service};
+pub use elsewhere::{AppReference, Callee, Elsewhere, ElsewhereAnswer, KeptQuestion, OtherApp, Purpose, Service};
 pub use errands::{Errands, OpenErrands};
 pub use error::{CallError, signal_name};
 pub use graph::{call_graph, end_with_their_process, input_graph, lost_input};

@@ -6,7 +6,7 @@ use lamina_ground::StorePath;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::elsewhere::AppReference;
+use crate::elsewhere::{AppReference, Purpose};
 use crate::ids::{CallId, FunctionCallId};
 use crate::question::PoolQuestion;
 
@@ -286,6 +286,14 @@ pub enum FromRunner {
         /// The function call's id.
         id: String,
     },
+    /// Tell how many inputs a call has that somebody has spawned on a deployed app.
+    #[serde(rename = "call.inputs")]
+    Inputs {
+        /// The runner's label, as of a call.
+        call: u64,
+        /// The function call's id.
+        id: String,
+    },
     /// Tell what a function call has called.
     #[serde(rename = "call.graph")]
     Graph {
@@ -362,6 +370,9 @@ pub struct RunnerRequest {
     /// Which input of that it is, if it is spawned.
     #[serde(default)]
     pub index: Option<u64>,
+    /// The id of that call in the process of the app that has it, where that is another app.
+    #[serde(default)]
+    pub part_of: Option<String>,
     /// Whether the function call's id is wanted.
     #[serde(default)]
     pub identify: bool,
@@ -371,6 +382,18 @@ pub struct RunnerRequest {
     /// The deployed app that has the function, if it is not that of the container.
     #[serde(default)]
     pub app: Option<AppReference>,
+}
+
+impl RunnerRequest {
+    /// What another app is told of it.
+    #[must_use]
+    pub fn purpose(&self) -> Purpose<'_> {
+        match (&self.part_of, self.index) {
+            _ if !self.spawned => Purpose::Awaited,
+            (Some(of), Some(index)) => Purpose::Further { of, index },
+            _ => Purpose::Spawned,
+        }
+    }
 }
 
 /// How an input ended inside the container.
@@ -524,6 +547,7 @@ mod tests {
             input: None,
             map: None,
             index: None,
+            part_of: None,
             identify: false,
             spawned: false,
             app: None,
@@ -536,14 +560,17 @@ mod tests {
             input: Some(7),
             map: Some(1),
             index: Some(4),
+            part_of: Some("fc-1".into()),
             identify: true,
             spawned: true,
             app: Some(AppReference { name: "demo".into(), environment: "main".into(), version: None }),
         };
+        assert_eq!(request.purpose(), Purpose::Awaited);
+        assert_eq!(spawned.purpose(), Purpose::Further { of: "fc-1", index: 4 });
         let calls = [
             (r#"{"type":"call","call":1,"function":"g"}"#, FromRunner::Call(request)),
             (
-                r#"{"type":"call","call":2,"function":"C","method":"m","variant":3,"map":1,"index":4,"input":7,"identify":true,"spawned":true,"app":{"name":"demo","environment":"main"}}"#,
+                r#"{"type":"call","call":2,"function":"C","method":"m","variant":3,"map":1,"index":4,"part_of":"fc-1","input":7,"identify":true,"spawned":true,"app":{"name":"demo","environment":"main"}}"#,
                 FromRunner::Call(spawned),
             ),
             (r#"{"type":"more","call":1,"count":8}"#, FromRunner::More { call: 1, count: 8 }),

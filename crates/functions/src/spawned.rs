@@ -48,7 +48,13 @@ impl<'a> SpawnedCall<'a> {
     /// `index`. One that has none is not kept.
     #[must_use]
     pub fn name(part_of: FunctionCallId, is_map: bool, index: Option<u64>) -> Option<String> {
-        if is_map { index.map(|index| format!("{part_of}-{index}")) } else { Some(part_of.to_string()) }
+        if is_map { index.map(|index| Self::further(&part_of.to_string(), index)) } else { Some(part_of.to_string()) }
+    }
+
+    /// The name of a further input of the call with this id.
+    #[must_use]
+    pub fn further(part_of: &str, index: u64) -> String {
+        format!("{part_of}-{index}")
     }
 }
 

@@ -131,6 +131,7 @@ class DeployedFunction(Function[..., "Any", "Any"]):
 
         app = self._app_name()
         client = reach_any(self._name)
+        self._is_elsewhere = True
         if look_up or self._options or any(self._given):
             self._look_up(client, client.functions_of(app), generator, f',"app":{app}')
         else:

@@ -24,6 +24,8 @@ def spawn_all(
     spawned: FunctionCall[Any] | None = None
     for args in zip(*sources):
         spawned = _spawn_one_more(function, spawned, args, kwargs)
+    if spawned is not None:
+        spawned._check_all_kept()
     return spawned
 
 
@@ -38,9 +40,21 @@ async def spawn_all_aio(
     try:
         async for args in inputs:
             spawned = _spawn_one_more(function, spawned, args, kwargs)
+            if len(spawned._others) == 0:
+                # Those that follow need its id, where another app has it.
+                await _all_kept(spawned)
     finally:
         inputs.stop()
+    if spawned is not None:
+        await _all_kept(spawned)
     return spawned
+
+
+async def _all_kept(spawned: FunctionCall[Any]) -> None:
+    if spawned._function._is_elsewhere:
+        from asyncio import get_running_loop
+
+        await get_running_loop().run_in_executor(None, spawned._check_all_kept)
 
 
 def one_at_least(function: Function[Any, Any, Any], spawned: FunctionCall[Any] | None) -> FunctionCall[Any]:

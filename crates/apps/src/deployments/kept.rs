@@ -69,7 +69,7 @@ impl Deployments {
     pub fn app_of_call(&self, id: &str) -> Result<DeploymentName, AppsError> {
         let keeps = |name: &DeploymentName| {
             let calls = KeptCalls { directory: self.directory(name).join("calls") };
-            calls.pending_file(id).is_file() || calls.result_file(id).is_file()
+            calls.has(id)
         };
         let is_id = id.starts_with("fc-") && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         let unknown = || AppsError::UnknownCall(id.to_owned());
@@ -86,6 +86,12 @@ impl Deployments {
 }
 
 impl KeptCalls {
+    /// Whether a call is kept, or its result.
+    #[must_use]
+    pub fn has(&self, id: &str) -> bool {
+        self.pending_file(id).is_file() || self.result_file(id).is_file()
+    }
+
     /// Keeps the input of a call, so that it is not forgotten whatever happens.
     ///
     /// # Errors

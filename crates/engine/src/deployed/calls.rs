@@ -111,6 +111,11 @@ impl SpawnedCalls {
         Arc::new(Spawned { calls: Arc::clone(self), name })
     }
 
+    /// Whether there is such a call, whether it has ended or not.
+    fn is_known(&self, name: &str) -> bool {
+        self.lock().contains_key(name) || self.kept.has(name)
+    }
+
     /// How many inputs a call has.
     pub(super) fn inputs_of(&self, name: &str) -> Result<usize, AppsError> {
         Ok(self.kept.inputs(name)?.len())
@@ -305,6 +310,10 @@ impl KeepsCalls for SpawnedCalls {
         caller: Arc<dyn Caller>,
     ) -> Result<Arc<dyn Caller>, CallStatus> {
         let unreadable = |error: WireError| CallStatus::error(ErrorClass::ExecutionError, error.to_string());
+        if self.is_known(&call.name) {
+            let message = format!("the call `{}` has been spawned already", call.name);
+            return Err(CallStatus::error(ErrorClass::ConflictError, message));
+        }
         let input = input.try_clone().and_then(Payload::into_bytes).map_err(unreadable)?;
         let begun = self.begin(call.name.clone(), &pending(call), &input, (call.id, callee), Some(caller));
         begun.map_err(|error| Failure::from(error).into())

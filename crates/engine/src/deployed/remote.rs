@@ -4,14 +4,14 @@ use std::collections::{HashMap, HashSet};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use lamina_apps::{DeploymentName, Deployments};
 use lamina_events::CancelToken;
 use lamina_functions::{
-    AppReference, CallError, CallId, CallStatus, Callee, Caller, Elsewhere, ElsewhereAnswer, OtherApp, Outcome,
-    PoolQuestion, Service, VariantRequest,
+    AppReference, CallError, CallId, CallStatus, Callee, Caller, Elsewhere, ElsewhereAnswer, KeptQuestion, OtherApp,
+    Outcome, PoolQuestion, Purpose, Service, VariantRequest,
 };
 use lamina_ground::ErrorClass;
 use lamina_wire::{Frame, Payload, Receiver, Sender, WireError};
@@ -64,7 +64,8 @@ enum Message {
 
 /// A question on its way.
 struct Question {
-    wanted: PoolQuestion,
+    /// What is sent, but for its number.
+    wanted: Value,
     variant: Option<(u64, Vec<u8>)>,
     answer: ElsewhereAnswer,
 }
@@ -98,6 +99,8 @@ struct OpenCall {
     caller: Arc<dyn Caller>,
     /// The number of the connection that it was sent over, once it was.
     connection: Option<u64>,
+    /// What the app keeps it as, once it does: it goes on when the app's process ends.
+    kept_as: Option<String>,
 }
 
 impl Open {
@@ -128,24 +131,31 @@ impl Open {
         }
     }
 
-    /// Ends all calls that were sent over a connection, and all questions.
+    /// Ends all calls that were sent over a connection, but for those that the app keeps, and all questions.
     fn end_all(&self, connection: u64, error: &CallError) {
         let lost: Vec<_> = {
             let mut calls = self.lock();
-            let numbers: Vec<u64> = calls
-                .iter()
-                .filter(|(_, call)| call.connection == Some(connection))
-                .map(|(number, _)| *number)
-                .collect();
-            numbers.iter().filter_map(|number| calls.remove(number)).collect()
+            let is_lost = |call: &OpenCall| call.connection == Some(connection) && call.kept_as.is_none();
+            calls.extract_if(|_, call| is_lost(call)).collect()
         };
-        for call in lost {
+        for (_, call) in lost {
             call.caller.end(Outcome::Error(error.clone()));
         }
         let unanswered: Vec<_> = self.questions().extract_if(|_, (over, _)| *over == connection).collect();
         for (_, (_, tell)) in unanswered {
             tell(Err(CallStatus::from(error)));
         }
+    }
+
+    /// The calls that were sent over a connection which has ended and that the app keeps, with what they are kept as.
+    fn kept_of(&self, connection: u64) -> Vec<(u64, String)> {
+        let mut calls = self.lock();
+        let sent = calls.iter_mut().filter(|(_, call)| call.connection == Some(connection));
+        sent.filter_map(|(number, call)| {
+            call.connection = None;
+            Some((*number, call.kept_as.clone()?))
+        })
+        .collect()
     }
 }
 
@@ -154,30 +164,48 @@ impl Remote {
         let (queue, messages) = mpsc::channel();
         let open = Arc::<Open>::default();
         let remote = Arc::new(Self { queue, open: Arc::clone(&open), variants: Mutex::default() });
+        let weak = Arc::downgrade(&remote);
+        let forward = move || forward(&target, &messages, &open, &weak);
         // It ends with the queue. Without a thread, calls are refused as soon as they cannot be queued.
-        let _ =
-            std::thread::Builder::new().name("other-app".to_owned()).spawn(move || forward(&target, &messages, &open));
+        let _ = std::thread::Builder::new().name("other-app".to_owned()).spawn(forward);
         remote
     }
 }
 
 impl OtherApp for Remote {
-    fn submit(&self, service: Service<'_>, call: CallId, is_spawned: bool, payload: Payload, caller: Arc<dyn Caller>) {
+    fn submit(
+        &self,
+        service: Service<'_>,
+        call: CallId,
+        purpose: Purpose<'_>,
+        payload: Payload,
+        caller: Arc<dyn Caller>,
+    ) {
         let number = call.number();
         // Calls are told from other requests by how they begin.
         let method = service.method.map(|method| format!(r#","method":{}"#, json!(method))).unwrap_or_default();
         let variant = service.variant.map(|request| self.named(&request));
         let label = variant.as_ref().map(|(label, _)| format!(r#","variant":{label}"#)).unwrap_or_default();
-        let rest = if is_spawned { r#","identify":true,"spawned":true"# } else { "" };
+        let rest = match purpose {
+            Purpose::Awaited => String::new(),
+            Purpose::Spawned => r#","identify":true,"spawned":true"#.to_owned(),
+            Purpose::Further { of, index } => {
+                format!(r#","identify":true,"spawned":true,"part_of":{},"index":{index}"#, json!(of))
+            }
+        };
         let function = json!(service.name);
         let control = format!(r#"{{"type":"call","call":{number},"function":{function}{method}{label}{rest}}}"#);
         self.send(Outgoing { call: number, control: control.into_bytes(), payload, variant }, caller, service.name);
     }
 
     fn await_kept(&self, name: &str, call: CallId, caller: Arc<dyn Caller>) {
-        let number = call.number();
-        let control = json!({ "type": "await", "call": number, "id": name }).to_string().into_bytes();
-        self.send(Outgoing { call: number, control, payload: Payload::default(), variant: None }, caller, name);
+        let kept_as = Some(name.to_owned());
+        self.open.lock().insert(call.number(), OpenCall { caller, connection: None, kept_as });
+        self.ask_for(call.number(), name);
+    }
+
+    fn about_kept(&self, question: KeptQuestion, name: &str, answer: ElsewhereAnswer) {
+        self.ask(Question { wanted: json!({ "type": question.message(), "id": name }), variant: None, answer });
     }
 
     fn functions(&self, answer: ElsewhereAnswer) {
@@ -188,11 +216,9 @@ impl OtherApp for Remote {
 
     fn pool(&self, question: PoolQuestion, variant: Option<Arc<VariantRequest>>, answer: ElsewhereAnswer) {
         let variant = variant.map(|request| self.named(&request));
-        let wanted = question.about(variant.as_ref().map(|(label, _)| *label));
-        let message = Message::Question(Box::new(Question { wanted, variant, answer }));
-        if let Err(mpsc::SendError(Message::Question(question))) = self.queue.send(message) {
-            (question.answer)(Err(no_thread()));
-        }
+        let mut wanted = json!(question.about(variant.as_ref().map(|(label, _)| *label)));
+        wanted["type"] = json!("pool");
+        self.ask(Question { wanted, variant, answer });
     }
 }
 
@@ -220,11 +246,36 @@ impl Callee for Remote {
 impl Remote {
     /// Has a call sent, of which `caller` hears.
     fn send(&self, outgoing: Outgoing, caller: Arc<dyn Caller>, name: &str) {
+        self.open.lock().insert(outgoing.call, OpenCall { caller, connection: None, kept_as: None });
+        self.queue(outgoing, name);
+    }
+
+    /// Asks for the result of an open call, by what the app keeps it as.
+    fn ask_for(&self, call: u64, name: &str) {
+        let control = json!({ "type": "await", "call": call, "id": name }).to_string().into_bytes();
+        self.queue(Outgoing { call, control, payload: Payload::default(), variant: None }, name);
+    }
+
+    fn queue(&self, outgoing: Outgoing, name: &str) {
         let number = outgoing.call;
-        self.open.lock().insert(number, OpenCall { caller, connection: None });
         if self.queue.send(Message::Call(Box::new(outgoing))).is_err() {
             let message = format!("the call of `{name}` cannot be handed on: there are no further threads");
             self.open.end(number, Outcome::Error(error(ErrorClass::ExecutionError, message)));
+        }
+    }
+
+    /// Has a question sent.
+    fn ask(&self, question: Question) {
+        let message = Message::Question(Box::new(question));
+        if let Err(mpsc::SendError(Message::Question(question))) = self.queue.send(message) {
+            (question.answer)(Err(no_thread()));
+        }
+    }
+
+    /// A connection has ended: asks over another one for the calls that the app keeps.
+    fn ask_again(&self, connection: u64) {
+        for (call, name) in self.open.kept_of(connection) {
+            self.ask_for(call, &name);
         }
     }
 
@@ -353,8 +404,8 @@ impl Connected {
 }
 
 /// Sends what is queued, over a new connection where there is none any more.
-fn forward(target: &Target, messages: &mpsc::Receiver<Message>, open: &Arc<Open>) {
-    let mut line = Line { target, open, connected: None, connections: 0, questions: 0 };
+fn forward(target: &Target, messages: &mpsc::Receiver<Message>, open: &Arc<Open>, remote: &Weak<Remote>) {
+    let mut line = Line { target, open, remote, connected: None, connections: 0, questions: 0 };
     while let Some(message) = line.next(messages) {
         match message {
             Message::Call(outgoing) => line.call(&outgoing),
@@ -375,6 +426,7 @@ fn forward(target: &Target, messages: &mpsc::Receiver<Message>, open: &Arc<Open>
 struct Line<'a> {
     target: &'a Target,
     open: &'a Arc<Open>,
+    remote: &'a Weak<Remote>,
     connected: Option<Connected>,
     connections: u64,
     /// How many questions were asked.
@@ -419,17 +471,32 @@ impl Line<'_> {
         let Attached { socket, sender, receiver, functions } = self.target.connect()?;
         self.connections += 1;
         let number = self.connections;
-        listen(self.target.app.name.clone(), receiver, number, self.open);
+        self.listen(receiver, number);
         Ok(self.connected.insert(Connected { number, socket, sender, functions, named: HashSet::new() }))
+    }
+
+    /// Hears what the app's process answers, until the connection ends.
+    fn listen(&self, mut receiver: Receiver, connection: u64) {
+        let (app, open, remote) = (self.target.app.name.clone(), Arc::clone(self.open), Weak::clone(self.remote));
+        let listener = std::thread::Builder::new().name("other-app".to_owned()).spawn(move || {
+            while let Ok(Some(frame)) = receiver.receive() {
+                take(frame, &open);
+            }
+            open.end_all(connection, &lost(&app));
+            if let Some(remote) = remote.upgrade() {
+                remote.ask_again(connection);
+            }
+        });
+        if let Err(failed) = listener {
+            self.open.end_all(connection, &error(ErrorClass::ExecutionError, failed.to_string()));
+        }
     }
 
     /// Sends a question. The second attempt is for a connection that has ended since the last one.
     fn ask(&mut self, asked: Question) {
-        let Question { wanted, variant, mut answer } = asked;
+        let Question { wanted: mut control, variant, mut answer } = asked;
         self.questions += 1;
         let number = ATTACH + self.questions;
-        let mut control = json!(wanted);
-        control["type"] = json!("pool");
         control["request"] = json!(number);
         let (control, open) = (control.to_string(), Arc::clone(self.open));
         for _ in 0..2 {
@@ -464,8 +531,10 @@ impl Line<'_> {
                     return open.end(*call, Outcome::Error(CallError::Elsewhere { class, message, hint }));
                 }
             };
-            if let Some(call) = open.lock().get_mut(call) {
-                call.connection = Some(connected.number);
+            match open.lock().get_mut(call) {
+                Some(open) if open.connection != Some(connected.number) => open.connection = Some(connected.number),
+                // It has ended, or was asked for again already.
+                _ => return,
             }
             if connected.name(variant.as_ref()).and_then(|()| connected.sender.forward(control, payload)).is_ok() {
                 return;
@@ -480,20 +549,6 @@ impl Line<'_> {
     }
 }
 
-/// Hears what an app's process answers, until the connection ends.
-fn listen(app: String, mut receiver: Receiver, connection: u64, open: &Arc<Open>) {
-    let listening = Arc::clone(open);
-    let listener = std::thread::Builder::new().name("other-app".to_owned()).spawn(move || {
-        while let Ok(Some(frame)) = receiver.receive() {
-            take(frame, &listening);
-        }
-        listening.end_all(connection, &lost(&app));
-    });
-    if let Err(failed) = listener {
-        open.end_all(connection, &error(ErrorClass::ExecutionError, failed.to_string()));
-    }
-}
-
 fn take(frame: Frame, open: &Open) {
     let Ok(heard) = serde_json::from_slice::<Heard>(&frame.control) else { return };
     match (&*heard.kind, &*heard.status) {
@@ -503,7 +558,10 @@ fn take(frame: Frame, open: &Open) {
             let _ = caller.map(|caller| caller.item(frame.payload));
         }
         ("call.accepted", _) => {
-            let caller = open.lock().get(&heard.call).map(|call| Arc::clone(&call.caller));
+            let caller = open.lock().get_mut(&heard.call).map(|call| {
+                call.kept_as = Some(heard.id.clone());
+                Arc::clone(&call.caller)
+            });
             if let Some(caller) = caller {
                 caller.identified(&heard.id);
             }

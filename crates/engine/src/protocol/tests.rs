@@ -68,6 +68,7 @@ fn the_other_requests_are_pinned() {
         variant: None,
         map: None,
         index: None,
+        part_of: None,
         identify: false,
         spawned: false,
     };

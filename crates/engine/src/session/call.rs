@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, Weak};
 
-use lamina_functions::{CallAnswer, CallId, CallStatus, Callee, Caller, Calls, OpenCall, Outcome, Pool, SpawnedCall};
+use lamina_functions::{
+    CallAnswer, CallId, CallStatus, Callee, Caller, Calls, FunctionCallId, OpenCall, Outcome, Pool, SpawnedCall,
+};
 use lamina_ground::ErrorClass;
 use lamina_wire::{Payload, Sender, WireError};
 use serde_json::{Map, Value};
@@ -83,7 +85,11 @@ impl Session<'_> {
 
     /// Hands a call to the version of the app that runs.
     pub(super) fn call_on(&self, running: &Running, request: CallRequest, payload: Payload) {
-        let CallRequest { call, function, method, variant, map, index, identify, spawned } = request;
+        let (part_of, name) = match self.names_of(&request) {
+            Ok(names) => names,
+            Err(status) => return self.refuse(request.call, status),
+        };
+        let CallRequest { call, function, method, variant, identify, spawned, .. } = request;
         let pool = match running.services.find(&self.calls, &function, variant, method.as_deref()) {
             Ok(pool) => pool,
             Err(status) => return self.refuse(call, status),
@@ -95,11 +101,10 @@ impl Session<'_> {
             let message = format!("two calls have the number `{call}`");
             return self.refuse(call, CallStatus::error(ErrorClass::ExecutionError, message));
         }
-        let part_of = self.calls.function_call(call, map);
+        let accepted = name.clone().unwrap_or_else(|| part_of.to_string());
         let (sender, calls) = (self.sender.clone(), Arc::clone(&self.calls));
         let mut caller: Arc<dyn Caller> = Arc::new(PythonCall { sender, calls, call });
-        // Of a call of several inputs, the first one has its id.
-        if let Some(name) = spawned.then(|| SpawnedCall::name(part_of, map.is_some(), index)).flatten() {
+        if let Some(name) = name {
             let kept = SpawnedCall::new(id, name, &pool, method.as_deref(), &self.calls, variant);
             match running.services.keep(&kept, Arc::downgrade(&pool) as Weak<dyn Callee>, &payload, caller) {
                 Ok(keeping) => caller = keeping,
@@ -113,11 +118,28 @@ impl Session<'_> {
             caller = pool.record_spawned(id, part_of, method.as_deref(), caller);
         }
         if identify {
-            let accepted = CallAnswer::Accepted { call, id: part_of.to_string() };
+            let accepted = CallAnswer::Accepted { call, id: accepted };
             // As in `answer`.
             let _ = self.sender.send(&accepted.encode(), &[], &[]);
         }
         pool.submit(id, part_of, method.map(Arc::from), payload, caller);
+    }
+
+    /// The function call that a call belongs to, and the name that it is kept under if it was spawned: of a call of several
+    /// inputs, the first one has its id.
+    fn names_of(&self, request: &CallRequest) -> Result<(FunctionCallId, Option<String>), CallStatus> {
+        let CallRequest { call, map, index, part_of, spawned, .. } = request;
+        let Some(of) = part_of else {
+            let id = self.calls.function_call(*call, *map);
+            return Ok((id, spawned.then(|| SpawnedCall::name(id, map.is_some(), *index)).flatten()));
+        };
+        let (true, Some(index)) = (*spawned && FunctionCallId::is_text(of), *index) else {
+            let message = format!("there is no call `{of}` that could have further inputs");
+            return Err(CallStatus::error(ErrorClass::ExecutionError, message));
+        };
+        // Another process of the app may have got the first one.
+        let id = FunctionCallId::of_text(of).unwrap_or_else(|| self.calls.function_call(*call, None));
+        Ok((id, Some(SpawnedCall::further(of, index))))
     }
 
     /// Has the client hear how a call ends that was spawned before, perhaps by somebody else.

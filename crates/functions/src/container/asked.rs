@@ -10,7 +10,7 @@ use super::Container;
 use crate::answer::{CallAnswer, CallStatus};
 use crate::call::Caller;
 use crate::calls::OpenCall;
-use crate::elsewhere::{AppReference, Callee, ElsewhereAnswer, OtherApp, Service};
+use crate::elsewhere::{AppReference, Callee, ElsewhereAnswer, KeptQuestion, OtherApp, Service};
 use crate::graph::{CallGraph, NewCall};
 use crate::ids::CallId;
 use crate::link::RunnerCall;
@@ -92,7 +92,7 @@ impl Container {
             Callees::Other(other) => {
                 let variant = request.variant.and_then(|label| self.link.calls.variant_request(label));
                 let service = Service { name: &request.function, method: request.method.as_deref(), variant };
-                other.submit(service, id, request.spawned, payload, caller);
+                other.submit(service, id, request.purpose(), payload, caller);
             }
             Callees::Pool(pool) => {
                 let method = request.method.map(Arc::from);
@@ -130,10 +130,9 @@ impl Container {
         };
         let refuse_as = |message: &str| refuse(CallStatus::error(ErrorClass::ExecutionError, message.to_owned()));
         let Some(services) = self.seat.services() else { return refuse_as("the app has ended") };
-        let other = match services.app_of_call(name) {
-            Some(Ok(other)) => other,
-            Some(Err(status)) => return refuse(status),
-            None => return refuse_as("other apps cannot be reached from here"),
+        let other = match self.app_of_call(name).unwrap_or_else(|| Err(no_way())) {
+            Ok(other) => other,
+            Err(status) => return refuse(status),
         };
         let Some(held) = services.holdings().take(&Payload::default()) else {
             return refuse_as("containers of this app wait for too many calls: wait for fewer at a time");
@@ -148,6 +147,29 @@ impl Container {
         Ok(())
     }
 
+    /// The runner asks how many inputs a call has that somebody has spawned on a deployed app.
+    pub(super) fn tell_of_inputs(&self, call: u64, name: &str) {
+        match self.app_of_call(name).unwrap_or_else(|| Err(no_way())) {
+            Ok(other) => other.about_kept(KeptQuestion::Inputs, name, self.answer_later(call)),
+            Err(status) => self.answer_with(call, Err(status)),
+        }
+    }
+
+    /// The runner asks what a call has called: this process knows, or that of the app that keeps it.
+    pub(super) fn tell_of_graph(&self, call: u64, name: &str) {
+        let here = CallGraph::of_process().of(name);
+        match self.app_of_call(name) {
+            Some(Ok(other)) if here.is_err() => {
+                other.about_kept(KeptQuestion::Graph, name, self.answer_later(call));
+            }
+            _ => self.answer_with(call, here),
+        }
+    }
+
+    fn app_of_call(&self, name: &str) -> Option<Result<Arc<dyn OtherApp>, CallStatus>> {
+        self.seat.services().and_then(|services| services.app_of_call(name))
+    }
+
     /// The runner asks for the functions of a deployed app.
     pub(super) fn tell_of_functions(&self, call: u64, app: &AppReference) {
         match self.other_app(app) {
@@ -158,9 +180,7 @@ impl Container {
 
     fn other_app(&self, app: &AppReference) -> Result<Arc<dyn OtherApp>, CallStatus> {
         let other = self.seat.services().and_then(|services| services.other_app(app));
-        other.ok_or_else(|| {
-            CallStatus::error(ErrorClass::ExecutionError, "other apps cannot be reached from here".to_owned())
-        })
+        other.ok_or_else(no_way)
     }
 
     /// The runner asks for the containers of a service.
@@ -204,6 +224,11 @@ impl Container {
         };
         self.link.errands.begin(errands, call, errand, payload, answer);
     }
+}
+
+/// That there are no other apps here, or that this one has ended.
+fn no_way() -> CallStatus {
+    CallStatus::error(ErrorClass::ExecutionError, "other apps cannot be reached from here".to_owned())
 }
 
 /// Who runs what a container calls.
