@@ -62,7 +62,7 @@ PACKAGE = Path(modal.__file__).parent
 
 def test_two_clients_call_an_app_at_once_with_equal_numbers(detached: Detached) -> None:  # noqa: F811
     foreground = detached.start("-q", "app.py::main", "--n", "4", "--gate", str(detached.gate))
-    guest = Guest(detached.modal, detached.app()["id"])
+    guest = Guest(detached.modal, detached.app()["app_id"])
     assert guest.attach() == ["double", "forever"]
     guest.call(7, "double", 5)
     assert guest.hear() == {"type": "result", "call": 7, "status": "ok", "value": 10}
@@ -107,7 +107,7 @@ def test_a_client_that_is_killed_in_a_call_leaves_the_app_alone(detached: Detach
 
 def test_whoever_is_attached_is_told_that_the_app_is_stopped(detached: Detached) -> None:  # noqa: F811
     detached.start("-q", "app.py::wait")
-    guest = Guest(detached.modal, detached.app()["id"])
+    guest = Guest(detached.modal, detached.app()["app_id"])
     guest.attach()
     detached.modal("app", "stop", detached.name)
     assert guest.hear() == {"type": "app.ended", "app_id": guest.app}
@@ -118,7 +118,7 @@ def test_whoever_is_attached_is_told_that_the_app_is_stopped(detached: Detached)
 
 def test_a_client_can_stop_the_app(detached: Detached) -> None:  # noqa: F811
     foreground = detached.start("-q", "app.py::wait")
-    guest = Guest(detached.modal, detached.app()["id"])
+    guest = Guest(detached.modal, detached.app()["app_id"])
     guest.attach()
     guest.tell({"type": "app.stop", "request": 2})
     assert guest.hear()["error"] == "ConflictError"
@@ -126,5 +126,5 @@ def test_a_client_can_stop_the_app(detached: Detached) -> None:  # noqa: F811
     assert guest.hear() == {"type": "app.stopped", "request": 3}
     output, _ = foreground.communicate(timeout=PATIENCE)
     assert foreground.returncode == 130 and "clearing up" in output
-    assert (detached.app()["state"], detached.app()["exit_code"]) == ("ended", 130)
+    assert (detached.app()["state"], detached.app()["exit_code"]) == ("stopped", 130)
     clean(detached.modal)

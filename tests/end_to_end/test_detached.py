@@ -112,8 +112,8 @@ class Detached:
 
     def finish(self) -> None:
         for app in self.apps():
-            if app["state"] == "running":
-                self.modal("app", "stop", app["id"])
+            if app["state"] == "ephemeral (detached)":
+                self.modal("app", "stop", app["app_id"])
         for process in self._started:
             process.kill()
             process.communicate(timeout=PATIENCE)
@@ -129,7 +129,7 @@ def wait_for_line(process: subprocess.Popen, wanted: str) -> None:
 
 def process_of(detached: Detached) -> int:
     """The process of the only app of a test."""
-    state = (detached.modal.store / "apps" / detached.app()["id"] / "state").read_text()
+    state = (detached.modal.store / "apps" / detached.app()["app_id"] / "state").read_text()
     return int(state.split()[1])
 
 
@@ -146,18 +146,18 @@ def test_a_detached_run_shows_and_returns_what_any_run_does(detached: Detached) 
     result = detached.run("-q", "app.py::main", "--n", "4", "--fail", check=False)
     app = detached.app()
     assert (plain.code, result.code) == (7, 7)
-    assert result.stdout.splitlines() == [f"id {app['id']}", *plain.stdout.splitlines()[1:]]
+    assert result.stdout.splitlines() == [f"id {app['app_id']}", *plain.stdout.splitlines()[1:]]
     assert result.stderr == plain.stderr == "a remark about 4\n"
-    assert (app["state"], app["exit_code"]) == ("ended", 7)
+    assert (app["state"], app["exit_code"]) == ("stopped", 7)
     assert (app["reference"], app["arguments"]) == ("app.py::main", ["--n", "4", "--fail"])
-    assert app["directory"] == str(modal.directory) and app["started"] <= app["ended"]
+    assert app["directory"] == str(modal.directory) and app["created_at"] <= app["stopped_at"]
     clean(modal)
-    logs = modal("app", "logs", app["id"])
+    logs = modal("app", "logs", app["app_id"])
     # What becomes of containers is in the log only.
     container, *lines, other = logs.stderr.splitlines(keepends=True)
     assert (logs.stdout, "".join(lines)) == (result.stdout, result.stderr)
     assert container.endswith(" started\n") and other.endswith(" ended\n")
-    assert modal("app", "logs", "-f", app["id"][:12]).stdout == result.stdout
+    assert modal("app", "logs", "-f", app["app_id"][:12]).stdout == result.stdout
 
 
 def test_options_apply_to_the_background(detached: Detached) -> None:
@@ -174,7 +174,7 @@ def test_options_apply_to_the_background(detached: Detached) -> None:
     lines = result.stdout.splitlines()
     assert lines[0] == "staging"
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z doubling 3", lines[1])
-    assert f"Running detached as {detached.app()['id']}" in result.stderr
+    assert f"Running detached as {detached.app()['app_id']}" in result.stderr
     detached.run("-q", "-n", name, "-w", "result.txt", "app.py::main", "--n", "5")
     assert (modal.directory / "result.txt").read_text() == "result 10"
     events = modal.events("-d", "-n", name, "app.py::main")
@@ -193,7 +193,7 @@ def test_errors_are_seen_as_without_detaching(detached: Detached, arguments: lis
 def test_an_app_goes_on_when_its_command_is_killed(detached: Detached) -> None:
     foreground = detached.start("-q", "app.py::main", "--n", "21", "--gate", str(detached.gate))
     app = detached.app()
-    assert app["state"] == "running" and app["exit_code"] is None
+    assert app["state"] == "ephemeral (detached)" and app["exit_code"] is None
     os.killpg(foreground.pid, signal.SIGKILL)
     foreground.wait(PATIENCE)
     follower = detached.modal.start("app", "logs", "--follow", detached.name)
@@ -203,7 +203,7 @@ def test_an_app_goes_on_when_its_command_is_killed(detached: Detached) -> None:
     assert follower.returncode == 0
     assert output == "doubling 21\nresult 42\ndoubling 21\n"
     assert errors.count("a remark about 21\n") == 2 and len(errors.splitlines()) == 4
-    assert (detached.app()["state"], detached.app()["exit_code"]) == ("ended", 0)
+    assert (detached.app()["state"], detached.app()["exit_code"]) == ("stopped", 0)
     clean(detached.modal)
 
 
@@ -214,9 +214,9 @@ def test_signals_end_only_the_command(detached: Detached, number: signal.Signals
     os.killpg(foreground.pid, number)
     _, errors = foreground.communicate(timeout=PATIENCE)
     assert foreground.returncode == code
-    assert f"The app goes on as {app['id']}" in errors and f"modal app stop {app['id']}" in errors
+    assert f"The app goes on as {app['app_id']}" in errors and f"modal app stop {app['app_id']}" in errors
     detached.open_gate()
-    assert "result 2" in detached.modal("app", "logs", "-f", app["id"]).stdout
+    assert "result 2" in detached.modal("app", "logs", "-f", app["app_id"]).stdout
     assert detached.app()["exit_code"] == 0
 
 
@@ -228,14 +228,14 @@ def test_an_app_outlives_its_terminal(detached: Detached, how: str) -> None:
     if how == "Ctrl-C":
         terminal.type("\x03")
         shown = terminal.wait_for("ends it.")
-        assert f"The app goes on as {app['id']}" in shown and "Traceback" not in shown
+        assert f"The app goes on as {app['app_id']}" in shown and "Traceback" not in shown
         assert terminal.finish() == 130
     else:
         terminal.hang_up()
         assert terminal.finish() == 129
-    assert detached.app()["state"] == "running"
+    assert detached.app()["state"] == "ephemeral (detached)"
     detached.open_gate()
-    assert "result 2" in detached.modal("app", "logs", "-f", app["id"]).stdout
+    assert "result 2" in detached.modal("app", "logs", "-f", app["app_id"]).stdout
     assert detached.app()["exit_code"] == 0
     clean(detached.modal)
 
@@ -254,9 +254,9 @@ def test_a_pipe_that_is_closed_ends_only_the_command(detached: Detached) -> None
     detached.open_gate()
     output, errors = shell.communicate(timeout=PATIENCE)
     app = detached.app()
-    assert output.splitlines() == [f"id {app['id']}", "141"]
-    assert f"The app goes on as {app['id']}" in errors
-    assert "result 2" in detached.modal("app", "logs", "-f", app["id"]).stdout
+    assert output.splitlines() == [f"id {app['app_id']}", "141"]
+    assert f"The app goes on as {app['app_id']}" in errors
+    assert "result 2" in detached.modal("app", "logs", "-f", app["app_id"]).stdout
 
 
 def test_the_background_holds_nothing_of_its_starter(detached: Detached) -> None:
@@ -276,7 +276,7 @@ def test_the_background_holds_nothing_of_its_starter(detached: Detached) -> None
     # The end of the pipe: nobody has it open any longer.
     assert os.read(reading, 1) == b""
     os.close(reading)
-    assert detached.app()["state"] == "running"
+    assert detached.app()["state"] == "ephemeral (detached)"
     detached.open_gate()
     detached.modal("app", "logs", "-f", detached.name)
 
@@ -287,13 +287,13 @@ def test_stop_is_a_ctrl_c(detached: Detached, entrypoint: str) -> None:
     foreground = detached.start("-q", f"app.py::{entrypoint}")
     app = detached.app()
     stopped = modal("app", "stop", detached.name)
-    assert stopped.stderr == f"Stopped {app['id']}.\n"
+    assert stopped.stderr == f"Stopped {app['app_id']}.\n"
     clean(modal, patience=1)
     output, errors = foreground.communicate(timeout=PATIENCE)
     assert foreground.returncode == 130 and "Traceback" not in errors
     assert entrypoint == "remote" or "clearing up" in output
-    assert (detached.app()["state"], detached.app()["exit_code"]) == ("ended", 130)
-    assert modal("app", "stop", app["id"]).stderr == f"{app['id']} has ended already.\n"
+    assert (detached.app()["state"], detached.app()["exit_code"]) == ("stopped", 130)
+    assert modal("app", "stop", app["app_id"]).stderr == f"{app['app_id']} has ended already.\n"
 
 
 def test_one_that_does_not_listen_is_stopped_all_the_same(detached: Detached) -> None:
@@ -302,7 +302,7 @@ def test_one_that_does_not_listen_is_stopped_all_the_same(detached: Detached) ->
     clean(detached.modal, patience=2)
     foreground.communicate(timeout=PATIENCE)
     assert foreground.returncode == 130
-    assert (detached.app()["state"], detached.app()["exit_code"]) == ("ended", 130)
+    assert (detached.app()["state"], detached.app()["exit_code"]) == ("stopped", 130)
 
 
 def test_one_that_cannot_listen_is_killed(detached: Detached) -> None:
@@ -314,7 +314,7 @@ def test_one_that_cannot_listen_is_killed(detached: Detached) -> None:
     # What was killed could not clear up; the next run does.
     detached.run("-q", "-n", "sweeper", "app.py::main")
     clean(detached.modal)
-    assert (detached.app()["state"], detached.app()["exit_code"]) == ("ended", 137)
+    assert (detached.app()["state"], detached.app()["exit_code"]) == ("stopped", 137)
 
 
 def test_one_that_was_killed_has_died(detached: Detached) -> None:
@@ -323,9 +323,9 @@ def test_one_that_was_killed_has_died(detached: Detached) -> None:
     os.kill(process_of(detached), signal.SIGKILL)
     _, errors = foreground.communicate(timeout=PATIENCE)
     assert foreground.returncode == 137
-    assert f"the app `{app['id']}` was killed by signal 9" in errors
-    assert (detached.app()["state"], detached.app()["exit_code"]) == ("died", None)
-    assert re.search(rf"{app['id']} +{detached.name} +died ", detached.modal("app", "list").stdout)
+    assert f"the app `{app['app_id']}` was killed by signal 9" in errors
+    assert (detached.app()["state"], detached.app()["exit_code"]) == ("stopped", None)
+    assert re.search(rf"{app['app_id']} +{detached.name} +died ", detached.modal("app", "list").stdout)
     # Nobody could remove its control groups; whoever comes next does.
     detached.run("-q", "-n", "sweeper", "app.py::main")
     clean(detached.modal)
@@ -334,7 +334,7 @@ def test_one_that_was_killed_has_died(detached: Detached) -> None:
 def test_two_apps_of_one_name_are_told_apart_by_their_ids(detached: Detached) -> None:
     for _ in range(2):
         detached.start("-q", "app.py::main", "--gate", "gate")
-    ids = {app["id"] for app in detached.apps()}
+    ids = {app["app_id"] for app in detached.apps()}
     assert len(ids) == 2
     for verb in ("stop", "logs"):
         result = detached.modal("app", verb, detached.name, check=False)
@@ -342,7 +342,7 @@ def test_two_apps_of_one_name_are_told_apart_by_their_ids(detached: Detached) ->
         assert f"several running apps are called `{detached.name}`" in result.stderr
         assert all(f"`{each}`" in result.stderr for each in ids)
     table = detached.modal("app", "list").stdout.splitlines()
-    assert ["id", "name", "state", "started", "REF"] in [line.split() for line in table]
+    assert ["id", "name", "state", "tasks", "started", "REF"] in [line.split() for line in table]
     for each in ids:
         assert any(line.split()[:3] == [each, detached.name, "running"] for line in table)
         detached.modal("app", "stop", each)
@@ -382,8 +382,8 @@ def test_a_store_in_use_is_not_removed(fresh_store: Modal) -> None:
     (app,) = json.loads(fresh_store("app", "list", "--json").stdout)
     result = fresh_store("store", "remove", "--yes", check=False)
     assert result.code == 1
-    assert f"the detached app `{app['id']}` uses it" in result.stderr
-    assert f"modal app stop {app['id']}" in result.stderr
+    assert f"the detached app `{app['app_id']}` uses it" in result.stderr
+    assert f"modal app stop {app['app_id']}" in result.stderr
     gate.write_text("go")
     foreground.communicate(timeout=PATIENCE)
     assert foreground.returncode == 0

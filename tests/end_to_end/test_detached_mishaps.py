@@ -41,8 +41,8 @@ def local(fresh_store: Modal) -> Iterator[Modal]:
     os.mkfifo(fresh_store.directory / "gate")
     yield fresh_store
     for app in apps(fresh_store):
-        if app["state"] == "running":
-            fresh_store("app", "stop", app["id"])
+        if app["state"] == "ephemeral (detached)":
+            fresh_store("app", "stop", app["app_id"])
 
 
 def apps(modal: Modal) -> list[dict]:
@@ -69,7 +69,7 @@ def test_an_app_that_starts_during_the_question_keeps_the_store(local: Modal) ->
     foreground = start(local)
     (app,) = apps(local)
     terminal.type("y\n")
-    terminal.wait_for(f"was not removed: the detached app `{app['id']}` uses it")
+    terminal.wait_for(f"was not removed: the detached app `{app['app_id']}` uses it")
     assert terminal.finish() == 1
     open_gate(local)
     foreground.communicate(timeout=PATIENCE)
@@ -79,7 +79,7 @@ def test_an_app_that_starts_during_the_question_keeps_the_store(local: Modal) ->
 def test_damaged_output_does_not_lose_the_app(local: Modal) -> None:
     foreground = start(local, "--code", "7")
     (app,) = apps(local)
-    with (local.store / "apps" / app["id"] / "log" / "0000000001").open("ab") as output:
+    with (local.store / "apps" / app["app_id"] / "log" / "0000000001").open("ab") as output:
         output.write(b"\x09" * 100)
     open_gate(local)
     _, errors = foreground.communicate(timeout=PATIENCE)
@@ -89,7 +89,7 @@ def test_damaged_output_does_not_lose_the_app(local: Modal) -> None:
 
 def test_a_record_that_is_removed_does_not_lose_the_code(local: Modal) -> None:
     foreground = start(local, "--code", "7")
-    shutil.rmtree(local.store / "apps" / apps(local)[0]["id"])
+    shutil.rmtree(local.store / "apps" / apps(local)[0]["app_id"])
     open_gate(local)
     _, errors = foreground.communicate(timeout=PATIENCE)
     assert (foreground.returncode, errors) == (7, "")
@@ -101,7 +101,7 @@ def test_a_limit_on_the_size_of_files_costs_only_output(local: Modal) -> None:
     open_gate(local)
     _, errors = foreground.communicate(timeout=PATIENCE)
     (app,) = apps(local)
-    assert (foreground.returncode, app["state"], app["exit_code"]) == (0, "ended", 0), errors
+    assert (foreground.returncode, app["state"], app["exit_code"]) == (0, "stopped", 0), errors
 
 
 def start_limited(modal: Modal, limit: int) -> subprocess.Popen:
@@ -116,7 +116,7 @@ def test_output_that_cannot_be_shown_is_an_error(local: Modal, how: str) -> None
     words = ["run", "-q", "-d", "app.py"]
     if how == "logs":
         foreground = start(local)
-        words = ["app", "logs", apps(local)[0]["id"]]
+        words = ["app", "logs", apps(local)[0]["app_id"]]
     with open("/dev/full", "w") as full:
         result = subprocess.run(
             [command(), *words],
@@ -131,8 +131,8 @@ def test_output_that_cannot_be_shown_is_an_error(local: Modal, how: str) -> None
     assert result.returncode == 1
     assert "cannot write what the app printed: No space left on device" in result.stderr
     (app,) = apps(local)
-    assert app["state"] == "running"
-    assert how == "logs" or f"The app goes on as {app['id']}" in result.stderr
+    assert app["state"] == "ephemeral (detached)"
+    assert how == "logs" or f"The app goes on as {app['app_id']}" in result.stderr
     open_gate(local)
     if how == "logs":
         foreground.communicate(timeout=PATIENCE)

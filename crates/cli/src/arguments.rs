@@ -25,7 +25,7 @@ mod profile;
 mod secret;
 mod volume;
 
-pub(crate) use app::{App, Autostart, NamedApp};
+pub(crate) use app::{App, AppList, Autostart, NamedApp};
 pub(crate) use cache::Cache;
 pub(crate) use collections::{Dict, ListOptions, Named, Queue};
 pub(crate) use container::Container;
@@ -459,6 +459,14 @@ pub(crate) struct Environment {
     /// Name of the environment that it belongs to (default: main)
     #[arg(id = "environment", short = 'e', long = "env", value_name = "NAME", env = EnvVars::MODAL_ENVIRONMENT, hide_env = true, default_value = "main", hide_default_value = true, value_parser = environment)]
     pub(crate) name: String,
+}
+
+/// Which environment's apps are meant, where all are without it.
+#[derive(Debug, Args)]
+pub(crate) struct OfEnvironment {
+    /// Only of deployed apps of this environment; others belong to none
+    #[arg(id = "only_environment", short = 'e', long = "env", value_name = "NAME")]
+    pub(crate) environment: Option<String>,
 }
 
 /// An environment; a variable that is set to nothing is none.

@@ -2,18 +2,16 @@
 
 use clap::{Args, Subcommand};
 
-use super::{Environment, LogLabels, LogOptions, Strategy};
+use super::{Environment, LogLabels, LogOptions, OfEnvironment, Strategy};
 
 /// `modal app`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum App {
     /// List deployed apps, then detached ones, the one started last first
-    #[command(after_help = "The newest 100 detached apps that have ended are remembered.")]
-    List {
-        /// One JSON array for programs
-        #[arg(long)]
-        json: bool,
-    },
+    #[command(after_help = "\
+Of each kind, those that run the most containers (`tasks`) come first. The newest 100 detached apps that have
+ended are remembered.")]
+    List(AppList),
     /// Print what an app wrote, and what was said about it
     #[command(after_help = "\
 Examples:
@@ -88,6 +86,21 @@ Examples:
         #[arg(long, value_enum, default_value_t)]
         strategy: Strategy,
     },
+}
+
+/// `modal app list`.
+#[derive(Debug, Args)]
+pub(crate) struct AppList {
+    /// One JSON array for programs
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// So many apps at most
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) limit: Option<u64>,
+
+    #[command(flatten)]
+    pub(crate) of: OfEnvironment,
 }
 
 /// `modal app autostart`.

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::LogOptions;
+use super::{LogOptions, OfEnvironment};
 
 /// `modal container`.
 #[derive(Debug, Subcommand)]
@@ -12,6 +12,8 @@ pub(crate) enum Container {
         /// One JSON array for programs
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        of: OfEnvironment,
     },
     /// Print what a container has written to standard output and standard error
     #[command(after_help = "\
@@ -27,6 +29,8 @@ as well, with what became of it.")]
         /// All that is kept
         #[arg(long, conflicts_with_all = ["tail", "since", "until"])]
         all: bool,
+        #[command(flatten)]
+        of: OfEnvironment,
     },
     /// Run a command in a running container
     #[command(after_help = "\
@@ -50,6 +54,8 @@ failed; one that has yielded values ends with an error.")]
         /// Let it end the inputs that it runs; it gets no further ones
         #[arg(long)]
         graceful: bool,
+        #[command(flatten)]
+        of: OfEnvironment,
     },
 }
 
@@ -63,6 +69,9 @@ pub(crate) struct Exec {
     /// Connect the command to standard input and output as they are
     #[arg(long)]
     pub(crate) no_pty: bool,
+
+    #[command(flatten)]
+    pub(crate) of: OfEnvironment,
 
     /// The id of a container, or a beginning of it
     #[arg(value_name = "CONTAINER")]

@@ -19,7 +19,7 @@ use super::ask::say;
 use super::logs::{LogView, show_log};
 use super::shell::show as show_terminal;
 use super::{listing, print, print_json};
-use crate::arguments::{Container, LogLabels, LogOptions};
+use crate::arguments::{Container, LogLabels, LogOptions, OfEnvironment};
 use crate::failure::Failure;
 use crate::interruption::{self, Interruption};
 use crate::output::text;
@@ -31,10 +31,12 @@ const COLUMNS: usize = 40;
 /// Answers, runs a command or stops.
 pub(crate) fn container(container: &Container) -> Result<u8, Failure> {
     match container {
-        Container::List { json } => list(*json),
-        Container::Logs { container, options, all } => logs(container, options, *all),
-        Container::Exec(words) => exec(&words.container, &words.command, wants_terminal(words.pty, words.no_pty)),
-        Container::Stop { container, graceful } => stop(container, *graceful),
+        Container::List { json, of } => list(*json, of),
+        Container::Logs { container, options, all, of } => logs(container, options, *all, of),
+        Container::Exec(words) => {
+            exec_in(running_of(&words.of)?, &words.container, &words.command, wants_terminal(words.pty, words.no_pty))
+        }
+        Container::Stop { container, graceful, of } => stop(container, *graceful, of),
     }
 }
 
@@ -44,7 +46,7 @@ pub(super) fn wants_terminal(pty: bool, no_pty: bool) -> bool {
 }
 
 /// The containers that run; who does not say which it has is told of.
-fn running() -> Result<Containers, Failure> {
+pub(super) fn running() -> Result<Containers, Failure> {
     let containers = Containers::ask()?;
     for pid in containers.silent() {
         say(&format!(
@@ -55,8 +57,19 @@ fn running() -> Result<Containers, Failure> {
     Ok(containers)
 }
 
-fn list(as_json: bool) -> Result<u8, Failure> {
-    let containers = running()?;
+/// Those of them that are meant.
+fn running_of(of: &OfEnvironment) -> Result<Containers, Failure> {
+    let mut containers = running()?;
+    if let Some(environment) = &of.environment {
+        let deployed = deployments()?.list()?;
+        let ids: Vec<_> = deployed.iter().filter(|app| app.environment == *environment).map(|app| &app.id).collect();
+        containers.retain(|container| ids.contains(&&container.app_id));
+    }
+    Ok(containers)
+}
+
+fn list(as_json: bool, of: &OfEnvironment) -> Result<u8, Failure> {
+    let containers = running_of(of)?;
     let all: Vec<_> = containers.all().collect();
     if as_json {
         let known = |text: &str| (!text.is_empty()).then(|| text.to_owned());
@@ -79,10 +92,12 @@ fn list(as_json: bool) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn logs(target: &str, options: &LogOptions, all: bool) -> Result<u8, Failure> {
+fn logs(target: &str, options: &LogOptions, all: bool, of: &OfEnvironment) -> Result<u8, Failure> {
     let everything = all || options.follow;
-    let found = match running()?.find(target) {
-        Err(unknown @ ContainersError::Unknown { .. }) => return ended_logs(target, options, everything, unknown),
+    let found = match running_of(of)?.find(target) {
+        Err(unknown @ ContainersError::Unknown { .. }) => {
+            return ended_logs(target, options, everything, of, unknown);
+        }
         found => found?,
     };
     if found.record().is_shell() {
@@ -102,12 +117,20 @@ fn logs(target: &str, options: &LogOptions, all: bool) -> Result<u8, Failure> {
 }
 
 /// Shows what a container has printed that has ended, as far as the log of its app has it.
-fn ended_logs(target: &str, options: &LogOptions, everything: bool, unknown: ContainersError) -> Result<u8, Failure> {
+fn ended_logs(
+    target: &str,
+    options: &LogOptions,
+    everything: bool,
+    of: &OfEnvironment,
+    unknown: ContainersError,
+) -> Result<u8, Failure> {
     let mut found: BTreeMap<String, LogReader> = BTreeMap::new();
     if is_container_id(target) {
         let (deployments, detached) = (deployments()?, known_apps()?);
-        let names: Vec<_> = deployments.list()?.iter().map(Deployment::full_name).collect();
-        let ids: Vec<_> = detached.list()?.into_iter().map(|app| app.record.id).collect();
+        let is_meant = |app: &&Deployment| of.environment.as_ref().is_none_or(|name| app.environment == *name);
+        let names: Vec<_> = deployments.list()?.iter().filter(is_meant).map(Deployment::full_name).collect();
+        let detached_apps = if of.environment.is_none() { detached.list()? } else { Vec::new() };
+        let ids: Vec<_> = detached_apps.into_iter().map(|app| app.record.id).collect();
         let open_deployed = names.iter().map(|name| deployments.log(name));
         // One that is damaged is not what is asked about.
         let open_detached = ids.iter().map(|id| detached.log(id).ok());
@@ -130,7 +153,11 @@ fn ended_logs(target: &str, options: &LogOptions, everything: bool, unknown: Con
 
 /// Runs a command in the container that is meant, on a terminal of its own if it is `wanted`.
 pub(super) fn exec(target: &str, argv: &[String], wanted: bool) -> Result<u8, Failure> {
-    let found = running()?.find(target)?;
+    exec_in(running()?, target, argv, wanted)
+}
+
+fn exec_in(containers: Containers, target: &str, argv: &[String], wanted: bool) -> Result<u8, Failure> {
+    let found = containers.find(target)?;
     let terminal = UserTerminal::new();
     let size = wanted.then(user_terminal::size);
     let kind = if wanted { std::env::var(EnvVars::TERM).ok() } else { None };
@@ -156,8 +183,8 @@ pub(super) fn exec(target: &str, argv: &[String], wanted: bool) -> Result<u8, Fa
     Ok(u8::try_from(code).unwrap_or(1))
 }
 
-fn stop(target: &str, graceful: bool) -> Result<u8, Failure> {
-    let found = running()?.find(target)?;
+fn stop(target: &str, graceful: bool, of: &OfEnvironment) -> Result<u8, Failure> {
+    let found = running_of(of)?.find(target)?;
     let id = found.record().container_id.clone();
     found.stop(graceful)?;
     say(&format!("Stopped {id}.\n"));

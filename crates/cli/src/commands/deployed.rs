@@ -1,7 +1,7 @@
 //! What `modal app` does with deployed apps.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::time::{Duration, UNIX_EPOCH};
 
 use lamina_apps::{AppState, AppsError, Deployment, DeploymentName, Version};
 use lamina_engine::{Recorded, deployments, next_run, take_over};
@@ -12,7 +12,7 @@ use unicode_width::UnicodeWidthStr;
 
 use super::ask::{ask, say};
 use super::logs::{LogView, show_log};
-use super::{is_all_shown, print, print_json};
+use super::{container, is_all_shown, listing, print, print_json};
 use crate::arguments::{NamedApp, Strategy};
 use crate::failure::Failure;
 use crate::output::text;
@@ -21,21 +21,33 @@ use crate::output::text;
 pub(crate) struct Listed {
     deployment: Deployment,
     runs: bool,
+    /// How many containers it runs.
+    tasks: usize,
     /// When it does something by itself next, in seconds since 1970.
     next_run: Option<i64>,
 }
 
-/// All of them but those whose records are damaged, which are told of.
-pub(crate) fn all() -> Result<Vec<Listed>, Failure> {
+impl Listed {
+    /// How many containers it runs.
+    pub(crate) fn tasks(&self) -> usize {
+        self.tasks
+    }
+}
+
+/// All of them, or those of an environment, but those whose records are damaged, which are told of. `tasks` says how many
+/// containers each runs.
+pub(crate) fn all(environment: Option<&str>, tasks: &HashMap<String, usize>) -> Result<Vec<Listed>, Failure> {
     let deployments = deployments()?;
     let listed = |deployment: Deployment| {
         let runs = deployments.host_state(&deployment.full_name()).is_ok_and(AppState::is_running);
         let next_run = if deployment.is_deployed() { next_run(&deployments, &deployment) } else { None };
-        Listed { deployment, runs, next_run }
+        let tasks = tasks.get(&deployment.id).copied().unwrap_or(0);
+        Listed { deployment, runs, tasks, next_run }
     };
     let all = deployments.survey()?;
     warn_of_damaged(&all.damaged);
-    Ok(all.sound.into_iter().map(listed).collect())
+    let is_meant = |app: &Deployment| environment.is_none_or(|name| app.environment == name);
+    Ok(all.sound.into_iter().filter(is_meant).map(listed).collect())
 }
 
 /// Says which apps are left out, and what to do.
@@ -109,9 +121,13 @@ pub(crate) fn stop(deployment: &Deployment, yes: bool) -> Result<u8, Failure> {
         say(&format!("The app {name} was stopped already.\n"));
         return Ok(1);
     }
-    let runs = deployments.host_state(&name)?.is_running();
-    let what = if runs { ", which is running" } else { "" };
     if !yes {
+        let tasks = container::running()?.count_by_app().get(&deployment.id).copied().unwrap_or(0);
+        let what = match tasks {
+            0 => String::new(),
+            1 => ", which runs a container".to_owned(),
+            more => format!(", which runs {more} containers"),
+        };
         match ask(&format!("Stop the app {name}{what}? It can only be deployed anew."))? {
             Some(true) => {}
             Some(false) => {
@@ -138,7 +154,7 @@ pub(crate) fn history(app: &NamedApp, as_json: bool) -> Result<u8, Failure> {
         let version = |version: &&Version| {
             json!({
                 "version": version.number,
-                "time_deployed": version.deployed,
+                "time_deployed": listing::time(version.deployed),
                 "client": version.client,
                 "deployed_by": version.by,
                 "commit": version.commit,
@@ -190,18 +206,20 @@ fn user() -> String {
 
 /// One as `--json` shows it.
 pub(crate) fn json(listed: &Listed) -> Value {
-    let Listed { deployment, runs, next_run } = listed;
+    let Listed { deployment, runs, tasks, next_run } = listed;
     json!({
-        "id": deployment.id,
+        "app_id": deployment.id,
+        "description": deployment.name,
+        "state": if deployment.is_deployed() { "deployed" } else { "stopped" },
+        "tasks": tasks,
+        "created_at": listing::time(deployment.created),
+        "stopped_at": deployment.stopped.map(listing::time),
         "name": deployment.name,
         "environment": deployment.environment,
-        "state": if deployment.is_deployed() { "deployed" } else { "stopped" },
         "version": deployment.current,
         "running": runs,
-        "next_run": next_run,
+        "next_run": next_run.and_then(|next| u64::try_from(next).ok()).map(listing::time),
         "tags": deployment.tags,
-        "started": deployment.created,
-        "ended": deployment.stopped,
     })
 }
 
@@ -223,19 +241,18 @@ pub(crate) fn table(apps: &[Listed], now: u64) -> String {
     // Writing to a string does not fail.
     let _ = writeln!(
         table,
-        "{:25}  {:names$}  {:environments$}  {:8}  {:7}  {:7}  {:12}  next run",
-        "id", "name", "environment", "state", "version", "process", "created"
+        "{:25}  {:names$}  {:environments$}  {:8}  {:7}  {:5}  {:12}  next run",
+        "id", "name", "environment", "state", "version", "tasks", "created"
     );
     for listed in apps {
-        let Listed { deployment, runs, next_run } = listed;
+        let Listed { deployment, runs, tasks, next_run } = listed;
         let state = if deployment.is_deployed() { "deployed" } else { "stopped" };
         let created = text::age(now.saturating_sub(deployment.created));
         let version = format!("v{}", deployment.current);
-        let process = if *runs { "runs" } else { "" };
-        let next = next_run.and_then(|next| u64::try_from(next).ok()).map(Duration::from_secs);
-        let next = next.map(|next| humantime::format_rfc3339_seconds(UNIX_EPOCH + next).to_string());
+        let tasks = if *runs { tasks.to_string() } else { String::new() };
+        let next = next_run.and_then(|next| u64::try_from(next).ok()).map(listing::time);
         let line = format!(
-            "{:25}  {}  {}  {state:8}  {version:7}  {process:7}  {created:12}  {}",
+            "{:25}  {}  {}  {state:8}  {version:7}  {tasks:5}  {created:12}  {}",
             deployment.id,
             text::fit(&name(listed), names),
             text::fit(&environment(listed), environments),
@@ -294,15 +311,15 @@ mod tests {
             tags: BTreeMap::new(),
             versions: vec![version(1, None), version(2, Some(1))],
         };
-        Listed { deployment, runs: stopped.is_none(), next_run: stopped.is_none().then_some(1_000) }
+        Listed { deployment, runs: stopped.is_none(), tasks: 1, next_run: stopped.is_none().then_some(1_000) }
     }
 
     #[test]
     fn deployed_apps_are_a_table() {
         insta::assert_snapshot!(table(&[listed("demo", None), listed("web", Some(1_100))], 1_200), @r"
-        id                         name  environment  state     version  process  created       next run
-        ap-0123456789abcdefghijkl  demo  main         deployed  v2       runs     3 min ago     1970-01-01T00:16:40Z
-        ap-0123456789abcdefghijkl  web   main         stopped   v2                3 min ago
+        id                         name  environment  state     version  tasks  created       next run
+        ap-0123456789abcdefghijkl  demo  main         deployed  v2       1      3 min ago     1970-01-01T00:16:40Z
+        ap-0123456789abcdefghijkl  web   main         stopped   v2              3 min ago
         ");
         assert_eq!(table(&[], 0), "");
     }

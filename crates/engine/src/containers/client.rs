@@ -1,5 +1,6 @@
 //! The command that asks about containers.
 
+use std::collections::HashMap;
 use std::ffi::c_int;
 use std::io::ErrorKind;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -113,6 +114,21 @@ impl Containers {
     /// All of them, the oldest first.
     pub fn all(&self) -> impl Iterator<Item = &ContainerRecord> {
         self.all.iter().map(|(container, _)| container)
+    }
+
+    /// Leaves out those that are not meant.
+    pub fn retain(&mut self, is_meant: impl Fn(&ContainerRecord) -> bool) {
+        self.all.retain(|(container, _)| is_meant(container));
+    }
+
+    /// How many of them each app has, by its id.
+    #[must_use]
+    pub fn count_by_app(&self) -> HashMap<String, usize> {
+        let mut counts = HashMap::new();
+        for container in self.all() {
+            *counts.entry(container.app_id.clone()).or_default() += 1;
+        }
+        counts
     }
 
     /// The one that a user means by its id, or the beginning of one.
