@@ -135,6 +135,12 @@ class Cls(metaclass=Explained):
         """A handle of an instance with these parameters. Nothing runs until a method is called."""
         return Obj(self, args, kwargs)
 
+    @in_thread
+    def hydrate(self, client: object = None) -> Cls:
+        """Makes sure that the class can be called: where its app does not run, that is an error now."""
+        self._service._reached()
+        return self
+
     def with_options(
         self,
         *,

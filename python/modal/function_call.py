@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any, Generic, TypeVar
 
     from modal._calls.conversation import Conversation
+    from modal._client.logs import Logs
     from modal._shared.payload import Payload
     from modal.call_graph import InputInfo
     from modal.functions import Function
@@ -339,6 +340,29 @@ class FunctionCall(Generic[R], metaclass=Explained):
             engine = _keeper_of(call_id, "FunctionCall.get_call_graph")
         return inputs_of(call_id, engine.request("call.graph", {"id": call_id})["value"])
 
+    @property
+    def logs(self) -> Logs:
+        """What was printed for the call: as `App.logs` has what the app has printed."""
+        from modal._client.logs import Logs
+
+        return Logs(self._log)
+
+    def _log(self) -> tuple[str, list[str]]:
+        app_id, words = self._app_log()
+        return app_id, [*words, f"--function-call={self.object_id}"]
+
+    def _app_log(self) -> tuple[str, list[str]]:
+        return self._function._app_log()
+
+    @in_thread
+    def hydrate(self, client: object = None) -> FunctionCall[R]:
+        """Makes sure that there is such a call: where it is missing, that is an error now."""
+        self._look_up()
+        return self
+
+    def _look_up(self) -> None:
+        self._check_kept()
+
     gather = Bound(_gather, _gather_aio)
 
     def __repr__(self) -> str:
@@ -465,6 +489,15 @@ class _KeptCall(FunctionCall["Any"]):
         import asyncio
 
         return await asyncio.get_running_loop().run_in_executor(None, self._count)
+
+    def _look_up(self) -> None:
+        self._count()
+
+    def _app_log(self) -> tuple[str, list[str]]:
+        from modal._client.deployed import reach_call
+
+        app_id = reach_call(self.object_id).app_id
+        return app_id, [app_id]
 
     def _other(self, index: int) -> FunctionCall[Any]:
         return self._of(f"{self._inbox.call_id}-{index}")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from modal._calls.conversation import Conversation
     from modal._client.info import FunctionInfo
+    from modal._client.logs import Logs
     from modal._shared.autoscaler import Autoscaler, FunctionStats
     from modal._shared.declaration import Amount
     from modal._shared.payload import Payload
@@ -398,6 +399,22 @@ class Function(Generic[P, R, L], metaclass=Explained):
         """What the function was declared with: processors, memory, time-out, volumes and more."""
         self._reached()
         return self._info()
+
+    @property
+    def logs(self) -> Logs:
+        """What the function has printed, or the method of the class: as `App.logs` has what the app has printed."""
+        from modal._client.logs import Logs
+
+        return Logs(self._log)
+
+    def _app_log(self) -> tuple[str, list[str]]:
+        """What `modal app logs` is told of the function's app, after the id of that."""
+        self._app._require_id("logs")
+        return self._app._log()
+
+    def _log(self) -> tuple[str, list[str]]:
+        app_id, words = self._app_log()
+        return app_id, [*words, f"--function={self._name}"]
 
     def _info(self) -> FunctionInfo:
         from modal._client.info import of_declared

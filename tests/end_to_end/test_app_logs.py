@@ -251,7 +251,7 @@ def test_a_detached_run_shows_what_others_show_and_its_log_more(modal: Modal) ->
     assert "said detached" in done.stdout and "of `talk`" not in done.stderr
     (container,) = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("in ")]
     listed = json.loads(modal("app", "list", "--json").stdout)
-    (app,) = [app["id"] for app in listed if app["name"] == name]
+    (app,) = [app["app_id"] for app in listed if app["name"] == name]
     about = f"container {container} of `talk`"
     assert modal("app", "logs", app, "-s", "system").stderr == f"{about} started\n{about} ended\n"
     assert modal("app", "logs", app, "--container", container, "-s", "stdout").stdout == "said detached\n"
@@ -278,6 +278,17 @@ function = modal.Function.from_name(name, "sleepy").info()
 print(function.timeout, function.image_id[:3], function.method_names)
 cls = modal.Cls.from_name(name, "Model")().run.info()
 print(cls.timeout, "-".join(cls.method_names))
+talk = modal.Function.from_name(name, "talk")
+call = talk.spawn("three").hydrate()
+call.get()
+known = modal.FunctionCall.from_id(call.object_id).hydrate()
+print([entry.message for entry in talk.logs.fetch(source="stdout")] == [f"said {n}\\n" for n in ("one", "two", "three")])
+print([[entry.message for entry in one.logs.fetch()] for one in (call, known)] == [["said three\\n"]] * 2)
+print([entry.source for entry in modal.Cls.from_name(name, "Model")().run.logs.tail()])
+try:
+    modal.FunctionCall.from_id("fc-none").hydrate()
+except modal.exception.NotFoundError:
+    print("no call")
 try:
     modal.Function.from_name(name, "nothing").info()
 except modal.exception.NotFoundError:
@@ -292,5 +303,9 @@ except modal.exception.NotFoundError:
         "True",
         "1 im- None",
         "300 run-other",
+        "True",
+        "True",
+        "[]",
+        "no call",
         "missing",
     ]

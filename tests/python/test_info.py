@@ -72,7 +72,7 @@ def test_a_function_tells_what_it_was_declared_with(start) -> None:
 
 def test_an_app_tells_what_it_is(start) -> None:
     app = declared()
-    for ask in (app.info, lambda: app.logs):
+    for ask in (app.info, lambda: app.logs, lambda: app._functions["work"].logs.tail()):
         with pytest.raises(InvalidError, match="neither runs nor was deployed"):
             ask()
     with start(app):
@@ -115,6 +115,8 @@ def test_logs_are_what_the_command_shows(told, start) -> None:
     assert (first.object_id, first.context_ids) == ("ta-1", ["ap-1", "fc-1"])
     assert (second.timestamp, second.object_id, second.context_ids) == (None, "ap-1", [])
     assert len(app.logs.fetch()) == 2
+    app._functions["work"].logs.tail(1)
+    assert told() == [*words[:4], "--function=work", "--json", "--tail=1"]
     app.logs.tail(3, search="x")
     assert told() == [*words, "--tail=3", "--search=x"]
     assert [entry.message for entry in app.logs.stream()] == ["hello\n"] * 2

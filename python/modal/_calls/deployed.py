@@ -83,6 +83,13 @@ class DeployedFunction(Function[..., "Any", "Any"]):
         place = self._place
         return of_deployed(place.environment, place.app, place.version, place.name)
 
+    def _app_log(self) -> tuple[str, list[str]]:
+        from modal._client.errands import errand
+
+        place = self._place
+        found = errand("deployment", {"do": "find", "environment": place.environment, "app": place.app})
+        return found["app_id"], [place.app, f"--env={place.environment}"]
+
     def _scale(self, **changes: Any) -> None:
         if self._method:
             raise method_has_no_containers(self._name, self._place.name)

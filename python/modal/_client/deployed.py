@@ -32,6 +32,8 @@ class Host(Engine):
     def __init__(self, connection: Connection, app: str) -> None:
         super().__init__(connection)
         self._app = app
+        #: The app's id, once it is attached to.
+        self.app_id = ""
         #: The app's functions by name, and what is known of them.
         self.functions: dict[str, dict[str, Any]] = {}
 
@@ -43,6 +45,7 @@ class Host(Engine):
         self.send_frame(encode_json(hello).encode())
         body = {"app": app_id} if version is None else {"app": app_id, "version": version}
         self.functions = self.request("app.attach", body)["functions"]
+        self.app_id = app_id
 
     def is_lost(self) -> bool:
         """Whether the process has ended, as far as can be seen without asking it."""

@@ -75,8 +75,8 @@ SUBSTITUTES = {
     "client": _ACCOUNT,
     "get_dashboard_url": _DASHBOARD,
     **dict.fromkeys(("get_current_stats", "info", "metrics", "stats"), _FIGURES),
+    **dict.fromkeys(("Function.metrics", "Function.stats"), "use `Function.get_current_stats`: no others are kept"),
     "hydrate": _LOCAL,
-    "logs": "`modal app logs` and `modal image logs` show them",
     "object_id": "only images and calls have ids here",
     "patterns": _INTERNAL,
 }
