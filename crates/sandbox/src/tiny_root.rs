@@ -34,7 +34,7 @@ const PROC: &str = "/proc";
 pub(crate) const DEVICES: [&str; 6] = ["full", "null", "random", "tty", "urandom", "zero"];
 
 /// Parts of `/sys` that show or change what is the host's business.
-const MASKED_SYS: [&str; 4] = ["sys/firmware", "sys/fs/cgroup", "sys/devices/virtual/powercap", "sys/kernel/security"];
+pub(crate) const MASKED_SYS: [&str; 4] = ["firmware", "fs/cgroup", "devices/virtual/powercap", "kernel/security"];
 
 /// Builds the root, moves into it and lets go of the host's.
 pub(crate) fn enter(content: &OwnedFd, resources: &[(String, OwnedFd)]) -> Result<(), Failure> {
@@ -75,9 +75,9 @@ fn attach_sys() -> Result<(), Failure> {
     // Mounts below it cannot be left out: the kernel does not reveal what lies under a mount of the host.
     let Ok(tree) = clone_tree(SYS, true) else { return Ok(()) };
     attach(&tree, relative(SYS))?;
-    for path in MASKED_SYS {
-        if rustix::fs::stat(path).is_ok() {
-            attach(&clone_tree("empty", false)?, path)?;
+    for path in MASKED_SYS.map(|path| format!("sys/{path}")) {
+        if rustix::fs::stat(&path).is_ok() {
+            attach(&clone_tree("empty", false)?, &path)?;
         }
     }
     let attributes = attribute::READ_ONLY | attribute::NO_SUID | attribute::NO_DEVICES | attribute::NO_EXEC;

@@ -34,7 +34,7 @@ pub(crate) fn build(spec: &SandboxSpec) -> Result<Mounted, Failure> {
     let mut image = Image::open()?;
     pseudo::mount_proc(&mut image)?;
     pseudo::mount_dev(&mut image, spec.terminal.is_some())?;
-    pseudo::mount_sys(&mut image)?;
+    pseudo::mount_sys(&mut image, spec.network)?;
     image.ensure_directory("/tmp", 0o1777)?;
     files::inject(&mut image, spec)?;
     for mount in &spec.mounts {

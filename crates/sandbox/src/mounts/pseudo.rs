@@ -8,7 +8,17 @@ use rustix::mount::MountAttrFlags;
 
 use super::image::{Image, attach_at, attach_below};
 use crate::failure::{During, Failure};
-use crate::tiny_root::{DEVICES, EMPTY, SYS, clone_tree, clone_tree_at, memory_filesystem, new_filesystem};
+use crate::spec::Network;
+use crate::tiny_root::{DEVICES, EMPTY, MASKED_SYS, SYS, clone_tree, clone_tree_at, memory_filesystem, new_filesystem};
+
+/// A mount that shows something and does nothing.
+const UNCHANGEABLE: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY
+    .union(MountAttrFlags::MOUNT_ATTR_NOSUID)
+    .union(MountAttrFlags::MOUNT_ATTR_NODEV)
+    .union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
+
+/// Parts of `/sys` that show the interfaces of the network.
+const INTERFACES: [&str; 2] = ["class/net", "devices/virtual/net"];
 
 /// Parts of `/proc` that show what is the host's business.
 const MASKED: [&str; 13] = [
@@ -94,9 +104,23 @@ fn terminals() -> Result<OwnedFd, Failure> {
     new_filesystem("devpts", &with_group, attributes).or_else(|_| new_filesystem("devpts", &options, attributes))
 }
 
-/// Mounts the host's `/sys`, which the tiny root has read-only.
-pub(super) fn mount_sys(image: &mut Image) -> Result<(), Failure> {
-    attach_at(&clone_tree(SYS, true)?, &image.plain_directory("/sys")?, "/sys")
+/// Mounts the host's `/sys`, which the tiny root has read-only. A network of the sandbox's own has its interfaces in a new
+/// one; where the kernel allows that not, because parts of the host's are hidden, those of the host are hidden, too.
+pub(super) fn mount_sys(image: &mut Image, network: Network) -> Result<(), Failure> {
+    let target = image.plain_directory("/sys")?;
+    let new = if network == Network::Host { None } else { new_filesystem("sysfs", &[], UNCHANGEABLE).ok() };
+    let (sys, masked) = match (new, network) {
+        (Some(new), _) => (new, &MASKED_SYS[..]),
+        (None, Network::Host) => (clone_tree(SYS, true)?, &[][..]),
+        (None, Network::Isolated) => (clone_tree(SYS, true)?, &INTERFACES[..]),
+    };
+    attach_at(&sys, &target, "/sys")?;
+    for path in masked {
+        if statat(&sys, *path, AtFlags::empty()).is_ok() {
+            attach_below(&clone_tree(EMPTY, false)?, &sys, path)?;
+        }
+    }
+    Ok(())
 }
 
 fn make_file(directory: &OwnedFd, name: &str) -> Result<(), Failure> {

@@ -223,10 +223,15 @@ fn abstract_sockets_of_the_host_are_out_of_reach() {
 fn an_isolated_network_has_only_a_loopback_interface() {
     let store = Store::new();
     let helpers = store.start();
-    let isolated = SandboxSpec { network: Network::Isolated, ..script("cat /proc/net/dev") };
+    let isolated = SandboxSpec { network: Network::Isolated, ..script("cat /proc/net/dev; echo /sys/class/net/*") };
     let output = run(&helpers, &isolated).success();
-    assert_eq!(output.lines().count(), 3, "{output}");
+    assert_eq!(output.lines().count(), 4, "{output}");
     assert!(output.lines().nth(2).unwrap().trim().starts_with("lo:"), "{output}");
+    // Without a new `/sys`, none are shown.
+    assert!(output.ends_with("\n/sys/class/net/lo\n") || output.ends_with("\n/sys/class/net/*\n"), "{output}");
+    let hidden = script("ls /sys/firmware /sys/fs/cgroup /sys/devices/virtual/powercap; touch /sys/x && echo written");
+    let output = run(&helpers, &SandboxSpec { network: Network::Isolated, ..hidden });
+    assert!(!output.stdout.lines().any(|line| !line.is_empty() && !line.ends_with(':')), "{output:?}");
 }
 
 fn synchronising_is_only_pretended_where_asked() {
