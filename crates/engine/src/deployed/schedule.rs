@@ -153,7 +153,7 @@ impl Cron {
         };
         let wrong = |field: &str, what: &str| format!("`{field}` in `{text}` is no {what}");
         let weekday = field(weekdays, 0, 7, &DAYS, 0).ok_or_else(|| wrong(weekdays, "day of the week (0 to 7)"))?;
-        Ok(Self {
+        let cron = Self {
             minutes: field(minutes, 0, 59, &[], 0).ok_or_else(|| wrong(minutes, "minute (0 to 59)"))?,
             hours: field(hours, 0, 23, &[], 0).ok_or_else(|| wrong(hours, "hour (0 to 23)"))?,
             days: field(days, 1, 31, &[], 0).ok_or_else(|| wrong(days, "day of the month (1 to 31)"))?,
@@ -162,7 +162,18 @@ impl Cron {
             weekdays: (weekday | weekday >> 7) & 0x7f,
             any_hour: hours.starts_with('*'),
             either_day: !days.starts_with('*') && !weekdays.starts_with('*'),
-        })
+        };
+        if !cron.has_any_day() {
+            return Err(format!("`{text}` never comes: day `{days}` is in none of the months `{months}`"));
+        }
+        Ok(cron)
+    }
+
+    /// Whether any of its months has any of its days, where days of the week are of no help.
+    fn has_any_day(&self) -> bool {
+        const LENGTHS: [u32; 12] = [31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+        let has_day = |length: &u32| self.days.trailing_zeros() <= *length;
+        self.either_day || (1..).zip(&LENGTHS).any(|(month, length)| self.months >> month & 1 == 1 && has_day(length))
     }
 
     /// The first run after `now`. A fixed hour that the clock leaves out is taken to be as much later as was left out, and one
