@@ -230,6 +230,37 @@ def test_a_watcher_that_is_killed_leaves_apps_to_the_next_one(modal: Modal, depl
         wait_for(lambda: host(name) is None, "it is gone")
 
 
+def test_a_watcher_whose_program_was_replaced_goes_on_with_the_new_one(
+    modal: Modal, deploy: Callable[[], str], tmp_path: Path
+) -> None:
+    name = deploy()
+    program, upgrade = tmp_path / "modal", tmp_path / "upgrade"
+    shutil.copy(command(), program)
+    watcher = modal.start("app", "autostart", "--watch", executable=program)
+    try:
+        kept = host(name)
+        # What cannot be executed is an installation that is under way.
+        upgrade.write_text("#!/bin/false")
+        upgrade.chmod(0o755)
+        upgrade.rename(program)
+        os.kill(kept or 0, signal.SIGKILL)
+        hear(watcher, f"Started `{name}`.")
+        kept = host(name)
+        shutil.copy(command(), upgrade)
+        upgrade.rename(program)
+        other = deploy()
+        hear(watcher, "The program of this command was replaced")
+        wait_for(lambda: os.path.samefile(f"/proc/{watcher.pid}/exe", program), "it runs the new one")
+        os.kill(host(other) or 0, signal.SIGKILL)
+        hear(watcher, f"Started `{other}`.")
+        assert host(name) == kept, "it has gone on"
+        watcher.send_signal(signal.SIGTERM)
+        assert watcher.wait(PATIENCE) == 0
+    finally:
+        watcher.kill()
+        watcher.wait(PATIENCE)
+
+
 def test_an_app_that_cannot_run_is_tried_again_until_it_can(
     modal: Modal, deploy: Callable[[], str], watcher: subprocess.Popen
 ) -> None:

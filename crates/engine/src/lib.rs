@@ -29,7 +29,7 @@ mod volumes;
 
 pub use containers::{Command, ContainerRecord, Containers, ContainersError, FoundContainer, is_container_id};
 pub use deployed::{
-    KEEPING_UNIT, KeepingNews, Recorded, deployments, introduce, keep_deployed, next_run, runs_by_itself,
+    KEEPING_UNIT, KeepingEnd, KeepingNews, Recorded, deployments, introduce, keep_deployed, next_run, runs_by_itself,
     serve_deployed, start_deployed, take_over,
 };
 pub use engine::{Engine, Options, Removal, helpers_entry};

@@ -1,13 +1,15 @@
 //! `modal app autostart`: deployed apps that run by themselves start with the machine.
 
 use std::io::ErrorKind;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use fs_err::os::unix::fs::symlink;
 use lamina_apps::{AppState, Deployment, Deployments};
 use lamina_engine::{
-    KEEPING_UNIT as UNIT, KeepingNews, deployments, keep_deployed, runs_by_itself, start_deployed, store_directory,
+    KEEPING_UNIT as UNIT, KeepingEnd, KeepingNews, deployments, keep_deployed, runs_by_itself, start_deployed,
+    store_directory,
 };
 use lamina_events::CancelToken;
 use signal_hook::consts::SIGTERM;
@@ -80,7 +82,12 @@ fn start() -> Result<u8, Failure> {
 fn watch() -> Result<u8, Failure> {
     let cancel = CancelToken::new();
     let interruption = Interruption::listen(interruption::catch()?, cancel.clone(), None, || ());
-    keep_deployed(&deployments()?, &cancel, &mut |news| tell(&news))?;
+    if let KeepingEnd::Replaced(program) = keep_deployed(&deployments()?, &cancel, &mut |news| tell(&news))? {
+        say("The program of this command was replaced: it goes on with the new one.\n");
+        let error = Command::new(&program).args(std::env::args_os().skip(1)).exec();
+        let message = format!("`{}`, which has replaced this program, cannot be executed: {error}", program.display());
+        return Err(Failure::new(message).hint("have `modal app autostart --watch` run again"));
+    }
     Ok(if interruption.signal() == SIGTERM { 0 } else { interruption.exit_code().unwrap_or(0) })
 }
 

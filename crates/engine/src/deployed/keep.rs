@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, PipeReader};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use lamina_events::CancelToken;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use super::program::OwnProgram;
 use super::{runs_by_itself, start_deployed};
 use crate::EngineError;
 
@@ -38,9 +40,18 @@ pub enum KeepingNews<'a> {
     Trouble(&'a AppsError),
 }
 
+/// Why apps are kept no longer.
+#[derive(Debug, PartialEq, Eq)]
+pub enum KeepingEnd {
+    /// Nobody wants it any more.
+    Cancelled,
+    /// Another program lies in the place of this one, here. The apps go on: it is to keep them.
+    Replaced(PathBuf),
+}
+
 /// Starts the processes of all apps that [run by themselves](runs_by_itself), and starts them again if they end without
-/// anybody's wish, until `cancel` comes; those that belong to this process are ended in order then. Nothing wakes up while
-/// nothing happens.
+/// anybody's wish, until `cancel` comes; those that belong to this process are ended in order then. It also ends when
+/// something happens after this program was replaced. Nothing wakes up while nothing happens.
 ///
 /// # Errors
 /// When apps cannot be watched.
@@ -48,7 +59,8 @@ pub fn keep_deployed(
     deployments: &Deployments,
     cancel: &CancelToken,
     tell: &mut dyn FnMut(KeepingNews<'_>),
-) -> Result<(), AppsError> {
+) -> Result<KeepingEnd, AppsError> {
+    let own = OwnProgram::note()?;
     let changes = DeploymentWatch::new(deployments)?;
     let (cancelled, held) = io::pipe()?;
     let _cancelled_then = cancel.on_cancel(move || drop(held));
@@ -56,12 +68,17 @@ pub fn keep_deployed(
     while !cancel.is_cancelled() {
         // In this order: what changes after the look is told.
         changes.renew()?;
+        if !keeper.is_starting()
+            && let Some(program) = own.replacement()
+        {
+            return Ok(KeepingEnd::Replaced(program.to_owned()));
+        }
         keeper.take_stock();
         keeper.go_on()?;
         keeper.wait(&changes, &cancelled)?;
     }
     keeper.stop();
-    Ok(())
+    Ok(KeepingEnd::Cancelled)
 }
 
 struct Keeper<'a> {
@@ -133,6 +150,11 @@ impl Start {
 }
 
 impl Keeper<'_> {
+    /// Whether an app is being started.
+    fn is_starting(&self) -> bool {
+        self.apps.values().any(|kept| matches!(kept.state, State::Starting(_)))
+    }
+
     /// Finds out which apps there are to keep.
     fn take_stock(&mut self) {
         let all = match self.deployments.survey() {

@@ -5,6 +5,7 @@ mod content;
 mod host;
 mod keep;
 mod notice;
+mod program;
 mod remote;
 mod schedule;
 mod timers;
@@ -33,7 +34,7 @@ use crate::{Engine, EngineError, store_directory, volumes};
 
 pub(crate) use content::{Content, Ground};
 pub use host::serve_deployed;
-pub use keep::{KEEPING_UNIT, KeepingNews, keep_deployed};
+pub use keep::{KEEPING_UNIT, KeepingEnd, KeepingNews, keep_deployed};
 use notice::Notice;
 pub(crate) use remote::Remotes;
 pub(crate) use schedule::Schedule;
