@@ -258,6 +258,26 @@ def test_a_detached_run_shows_what_others_show_and_its_log_more(modal: Modal) ->
     assert "said detached" in modal("container", "logs", container).stdout
 
 
+def test_apps_and_containers_are_listed_by_environment(deployed: Deployed) -> None:
+    modal, container = deployed.modal, deployed.talk("one")
+
+    def listed(*options: str) -> list[dict]:
+        return json.loads(modal(*options, "--json").stdout)
+
+    (app,) = [app for app in listed("app", "list") if app["name"] == deployed.name]
+    assert (app["description"], app["state"], app["stopped_at"]) == (deployed.name, "deployed", None)
+    assert app["tasks"] >= 1 and app["created_at"].endswith("Z") and app["app_id"].startswith("ap-")
+    assert len(listed("app", "list", "--limit", "1")) == 1
+    for list_of in (("app", "list"), ("container", "list")):
+        assert app["app_id"] in [one["app_id"] for one in listed(*list_of, "-e", "main")]
+        assert listed(*list_of, "--env", "elsewhere") == []
+    for words in (["logs", container], ["stop", container], ["exec", container, "true"]):
+        refused = modal("container", words[0], "-e", "elsewhere", *words[1:], check=False)
+        assert refused.code == 1 and container in refused.stderr
+    assert modal("container", "exec", "-e", "main", container, "true").stdout == ""
+    assert modal("container", "stop", "-e", "main", container).stderr == f"Stopped {container}.\n"
+
+
 def test_programs_read_logs_and_are_told_what_was_deployed(deployed: Deployed) -> None:
     container = deployed.talk("one")
     program = """
@@ -283,7 +303,7 @@ call = talk.spawn("three").hydrate()
 call.get()
 known = modal.FunctionCall.from_id(call.object_id).hydrate()
 print([entry.message for entry in talk.logs.fetch(source="stdout")] == [f"said {n}\\n" for n in ("one", "two", "three")])
-print([[entry.message for entry in one.logs.fetch()] for one in (call, known)] == [["said three\\n"]] * 2)
+print([[entry.message for entry in one.logs.fetch(source="stdout")] for one in (call, known)] == [["said three\\n"]] * 2)
 print([entry.source for entry in modal.Cls.from_name(name, "Model")().run.logs.tail()])
 try:
     modal.FunctionCall.from_id("fc-none").hydrate()

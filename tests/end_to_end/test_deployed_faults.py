@@ -175,6 +175,29 @@ def test_a_class_that_never_enters_fails_in_time_and_leaves_nothing(deployed: De
     clean(modal)
 
 
+def test_whoever_waits_for_a_process_that_was_stopped_is_told_so(deployed: Deployed) -> None:
+    deployed.deploy()
+    assert deployed.call("double", "1") == ["2"]
+    host = deployed.host()
+    assert host is not None
+    os.kill(host, signal.SIGSTOP)
+    caller = subprocess.Popen(
+        [sys.executable, "-c", deployed.program("double"), "2"],
+        env=deployed.modal.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert caller.stderr is not None
+        said = caller.stderr.readline()
+        assert f"the process `{host}` of the deployed app `{deployed.name}` has not answered" in said
+        assert f"it is stopped. `kill -CONT {host}`" in said
+    finally:
+        os.kill(host, signal.SIGCONT)
+    assert caller.communicate(timeout=PATIENCE)[0] == "4\n"
+
+
 def test_what_another_boot_has_left_hinders_nobody(deployed: Deployed) -> None:
     deployed.deploy()
     assert deployed.call("double", "1") == ["2"]

@@ -72,7 +72,7 @@ def test_a_function_tells_what_it_was_declared_with(start) -> None:
 
 def test_an_app_tells_what_it_is(start) -> None:
     app = declared()
-    for ask in (app.info, lambda: app.logs, lambda: app._functions["work"].logs.tail()):
+    for ask in (app.info, lambda: app.logs, app._functions["work"].logs.tail):
         with pytest.raises(InvalidError, match="neither runs nor was deployed"):
             ask()
     with start(app):

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 #: How often a process that ends just when somebody comes is followed by another attempt.
 ATTEMPTS = 10
 
+#: Seconds after which it is said that the process of an app does not answer.
+SILENCE = 5
+
 _hosts: dict[tuple[int, str, str, int | None], Host] = {}
 _connecting = allocate_lock()
 
@@ -44,8 +47,25 @@ class Host(Engine):
         hello = {"type": "hello", "protocol": PROTOCOL, "package": modal.__version__, "package_directory": ""}
         self.send_frame(encode_json(hello).encode())
         body = {"app": app_id} if version is None else {"app": app_id, "version": version}
-        self.functions = self.request("app.attach", body)["functions"]
+        receiver = self.ask("app.attach", body)
+        self._tell_of_silence()
+        self.functions = self.answer(receiver)["functions"]
         self.app_id = app_id
+
+    def _tell_of_silence(self) -> None:
+        """Waits until the process says something; after a while tells the user that it does not."""
+        poll = select.poll()
+        poll.register(self._connection.fileno(), select.POLLIN)
+        if poll.poll(SILENCE * 1000):
+            return
+        from modal._shared.warned import warn
+
+        pid = self._connection.peer()
+        why = "it is stopped" if is_stopped(pid) else "it is very busy"
+        warn(
+            f"the process `{pid}` of the deployed app `{self._app}` has not answered for {SILENCE} s, and is awaited: "
+            f"{why}. `kill -CONT {pid}` has it go on if it was stopped, `kill -KILL {pid}` ends it"
+        )
 
     def is_lost(self) -> bool:
         """Whether the process has ended, as far as can be seen without asking it."""
@@ -69,6 +89,15 @@ class Host(Engine):
                 hint="calls that it ran are lost; the next call starts it again. `modal app logs` may say more",
             )
         return super()._fail(message)
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a signal has stopped a process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            return stat.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+    except OSError:
+        return False
 
 
 def reach(environment: str, app: str, version: int | None) -> Host:

@@ -77,7 +77,7 @@ SUBSTITUTES = {
     **dict.fromkeys(("get_current_stats", "info", "metrics", "stats"), _FIGURES),
     **dict.fromkeys(("Function.metrics", "Function.stats"), "use `Function.get_current_stats`: no others are kept"),
     "hydrate": _LOCAL,
-    "object_id": "only images and calls have ids here",
+    "object_id": "functions and classes go by their names, and those of their apps",
     "patterns": _INTERNAL,
 }
 

@@ -74,6 +74,13 @@ class Connection:
         """The socket's descriptor."""
         return self._socket.fileno()
 
+    def peer(self) -> int:
+        """The process that has made the other end, or listens there."""
+        from socket import SO_PEERCRED, SOL_SOCKET
+        from sys import byteorder
+
+        return int.from_bytes(self._socket.getsockopt(SOL_SOCKET, SO_PEERCRED, 12)[:4], byteorder)
+
     def shut_down(self) -> None:
         """Ends the conversation, also for threads that wait for the peer just now."""
         try:
