@@ -263,6 +263,8 @@ def test_a_new_image_on_the_same_python_need_not_compile_the_package(modal: Moda
         modal.write(name, f"{name} {os.urandom(8).hex()}")
     sandboxes(new.format("one"))
     assert sandboxes(new.format("other")) == 0
+    # One sandbox is the step's.
+    assert sandboxes(f'base.run_commands("echo {os.urandom(8).hex()}")') == 1
     # Its own Python makes its own, once: what lies in the first place of the search path may be anything.
     own = new.format("other") + '.run_commands("cp /usr/bin/python3 /opt/python").env({"PATH": "/opt:/usr/bin:/bin"})'
     assert sandboxes(own) == 2

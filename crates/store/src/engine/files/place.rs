@@ -10,7 +10,7 @@ use super::links::{self, LocalLink};
 use super::{LocalFile, beneath};
 use crate::engine::image_tree::{ImageTree, Place};
 use crate::tree::{lossy, parent};
-use crate::{Metadata, StoreError};
+use crate::{Metadata, StoreError, Timestamp};
 
 /// The paths that a set takes in an image.
 #[derive(Debug, Default)]
@@ -72,10 +72,15 @@ impl Placement {
     fn add_directories(&mut self, path: &[u8], image: &mut ImageTree) {
         let mut path = path;
         while !self.directories.contains_key(path) {
-            let meta = match image.at(path) {
+            let mut meta = match image.at(path) {
                 Place::Directory(meta) => meta,
                 _ => new_directory(path),
             };
+            // Commands in a sandbox always change the time of `/`, and a container has its own: so images that differ in
+            // nothing else can share views, and what is made for them.
+            if path.is_empty() {
+                meta.modified = Timestamp::PACKAGE;
+            }
             self.directories.insert(path.to_vec(), meta);
             path = parent(path);
         }
