@@ -8,9 +8,10 @@ use fs_err as fs;
 
 use crate::exchange::{Exchange, Failure, Header, Received};
 use crate::partial::Partial;
+use crate::unknown::IntoUnknown;
 use crate::{Client, FetchError};
 
-const BUFFER_LENGTH: usize = 256 << 10;
+pub(crate) const BUFFER_LENGTH: usize = 256 << 10;
 
 /// A file to fetch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,13 +28,9 @@ pub struct Download {
 pub type Progress<'a> = &'a (dyn Fn(u64) + Sync);
 
 /// Largest file accepted, whatever size is announced.
-const LARGEST: u64 = 32 << 30;
+pub(crate) const LARGEST: u64 = 32 << 30;
 /// What an attempt has to bring at least to count as a step forward.
 pub(crate) const WORTHWHILE: u64 = 64 << 10;
-/// The status of an answer with a part of a file.
-const PARTIAL_CONTENT: u16 = 206;
-/// The status of an answer without the part that was asked for.
-const RANGE_NOT_SATISFIABLE: u16 = 416;
 
 impl Client {
     /// Fetches a file into `directory`, named by its SHA-256, and returns its path. A file that is there already was
@@ -62,16 +59,16 @@ impl Client {
         Ok(path)
     }
 
-    /// [`Self::download`] of a file whose digest is not known: it is named by what comes.
+    /// [`Self::download`] of a file whose digest is not known: it is named by what comes. It goes on where it was broken
+    /// off if the server says that the file is still the same.
     ///
     /// # Errors
     /// When it cannot be fetched or cannot be stored.
     pub fn download_unknown(&self, url: &str, directory: &Path, progress: Progress<'_>) -> Result<PathBuf, FetchError> {
         fs::create_dir_all(directory)?;
-        let partial = self.exchange(url, &mut IntoUnknown { url, directory, progress })?;
-        let path = directory.join(partial.sha256());
-        partial.persist(&path)?;
-        Ok(path)
+        let mut exchange = IntoUnknown::new(url, directory, progress, &self.cancel)?;
+        let done = self.exchange(url, &mut exchange);
+        exchange.end(done, directory)
     }
 
     /// Fetches several files with `connections` at a time and hands each to `arrived` as soon as it is there.
@@ -150,43 +147,21 @@ impl<'a> IntoFile<'a> {
         self.partial.restart()?;
         Ok(false)
     }
-
-    /// What comes replaces what is there, unless it is what follows.
-    fn prepare(&mut self, answer: &Received<'_>) -> Result<(), Failure> {
-        let length = self.partial.length();
-        self.is_joined = answer.status == PARTIAL_CONTENT;
-        if answer.status == RANGE_NOT_SATISFIABLE {
-            self.partial.restart().map_err(stored)?;
-            return Err(Failure::passing("it does not have what is missing"));
-        }
-        if !self.is_joined {
-            return self.partial.restart().map_err(stored);
-        }
-        let range = answer.header("content-range").unwrap_or_default();
-        if !range.starts_with(&format!("bytes {length}-")) || answer.header("content-encoding").is_some() {
-            self.partial.restart().map_err(stored)?;
-            return Err(Failure::passing(format!("it sent the range `{range}` instead of what follows byte {length}")));
-        }
-        Ok(())
-    }
 }
 
 impl Exchange for IntoFile<'_> {
     type Output = ();
 
     fn headers(&self) -> Vec<Header> {
-        // As it is: of what is compressed on the way, nobody knows where it was cut.
-        let identity = ("accept-encoding", "identity".to_owned());
-        let rest = ("range", format!("bytes={}-", self.partial.length()));
-        if self.partial.length() > 0 { vec![identity, rest] } else { vec![identity] }
+        self.partial.headers()
     }
 
     fn takes(&self, status: u16) -> bool {
-        (200..300).contains(&status) || (status == RANGE_NOT_SATISFIABLE && self.partial.length() > 0)
+        self.partial.takes(status)
     }
 
     fn receive(&mut self, answer: Received<'_>) -> Result<(), Failure> {
-        self.prepare(&answer)?;
+        self.is_joined = self.partial.prepare(&answer)?;
         let Download { url, size, sha256 } = self.download;
         let limit = size.map_or(LARGEST, |size| size.min(LARGEST));
         let mut buffer = vec![0; BUFFER_LENGTH];
@@ -228,35 +203,8 @@ impl Exchange for IntoFile<'_> {
     }
 }
 
-fn stored(error: std::io::Error) -> Failure {
+pub(crate) fn stored(error: std::io::Error) -> Failure {
     Failure::Final(FetchError::Io(error))
-}
-
-/// Fetches a file that is named by what comes.
-struct IntoUnknown<'a> {
-    url: &'a str,
-    directory: &'a Path,
-    progress: Progress<'a>,
-}
-
-impl Exchange for IntoUnknown<'_> {
-    type Output = Partial;
-
-    fn receive(&mut self, answer: Received<'_>) -> Result<Partial, Failure> {
-        let mut partial = Partial::unnamed(self.directory).map_err(stored)?;
-        let mut buffer = vec![0; BUFFER_LENGTH];
-        loop {
-            let count = answer.body.read(&mut buffer).map_err(Failure::passing)?;
-            if count == 0 {
-                return Ok(partial);
-            }
-            if partial.length() + count as u64 > LARGEST {
-                return Err(Failure::Final(FetchError::TooLarge { url: self.url.to_owned(), limit: LARGEST }));
-            }
-            partial.add(&buffer[..count]).map_err(stored)?;
-            (self.progress)(count as u64);
-        }
-    }
 }
 
 /// Whether a text is a SHA-256 in lower-case hexadecimal. Such a text is also safe as a file name.

@@ -4,7 +4,8 @@
 //! request is tried several times with growing pauses; what a server refuses (404, 403) is final. Large files go to
 //! disk under their SHA-256, checked while they arrive, and a file that is there already is not fetched again. A download
 //! that gives less than a kibibyte a second, or takes two hours, has failed; one that is cancelled ends at once. What has come
-//! of a large file stays for the next attempt, be it of another process, which asks for the rest.
+//! of a large file stays for the next attempt, be it of another process, which asks for the rest; where no digest is known,
+//! only if the server has named the version of the file, and has the same one still.
 
 mod client;
 mod download;
@@ -16,6 +17,7 @@ mod redirect;
 mod resolver;
 mod send;
 mod trust;
+mod unknown;
 
 use std::borrow::Cow;
 

@@ -10,13 +10,20 @@ use fs_err as fs;
 use lamina_events::CancelToken;
 use sha2::{Digest as _, Sha256};
 
+use crate::download::stored;
+use crate::exchange::{Failure, Header, Received};
+
 /// The beginning of their names.
-const PREFIX: &str = ".partial-";
+pub(crate) const PREFIX: &str = ".partial-";
 /// What is shorter is fetched anew.
 const WORTH_KEEPING: u64 = 1 << 20;
 const BUFFER_LENGTH: usize = 256 << 10;
+/// The status of an answer with a part of a file.
+const PARTIAL_CONTENT: u16 = 206;
+/// The status of an answer without the part that was asked for.
+const RANGE_NOT_SATISFIABLE: u16 = 416;
 
-/// What has come of a file. It is named by the digest of the whole, and locked by the process that adds to it.
+/// What has come of a file. It is named by the digest of the whole, or of its address, and locked by the process that adds to it.
 pub(crate) struct Partial {
     /// Removed, if it is, before its lock is let go of; `None` once it is the file itself.
     path: Option<tempfile::TempPath>,
@@ -76,6 +83,42 @@ impl Partial {
     /// The digest of its bytes so far.
     pub(crate) fn sha256(&self) -> String {
         HEXLOWER.encode(&self.hasher.clone().finalize())
+    }
+
+    /// Whether the next attempt, of whatever process, can go on with it.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.is_kept
+    }
+
+    /// What a request for the rest says.
+    pub(crate) fn headers(&self) -> Vec<Header> {
+        // As it is: of what is compressed on the way, nobody knows where it was cut.
+        let identity = ("accept-encoding", "identity".to_owned());
+        let rest = ("range", format!("bytes={}-", self.length));
+        if self.length > 0 { vec![identity, rest] } else { vec![identity] }
+    }
+
+    /// Whether an answer with this status is one to that.
+    pub(crate) fn takes(&self, status: u16) -> bool {
+        (200..300).contains(&status) || (status == RANGE_NOT_SATISFIABLE && self.length > 0)
+    }
+
+    /// What comes replaces what is there, unless it is what follows, which is answered.
+    pub(crate) fn prepare(&mut self, answer: &Received<'_>) -> std::result::Result<bool, Failure> {
+        let length = self.length;
+        if answer.status == RANGE_NOT_SATISFIABLE {
+            self.restart().map_err(stored)?;
+            return Err(Failure::passing("it does not have what is missing"));
+        }
+        if answer.status != PARTIAL_CONTENT {
+            return self.restart().map(|()| false).map_err(stored);
+        }
+        let range = answer.header("content-range").unwrap_or_default();
+        if !range.starts_with(&format!("bytes {length}-")) || answer.header("content-encoding").is_some() {
+            self.restart().map_err(stored)?;
+            return Err(Failure::passing(format!("it sent the range `{range}` instead of what follows byte {length}")));
+        }
+        Ok(true)
     }
 
     /// Adds bytes.

@@ -302,6 +302,59 @@ fn another_process_goes_on_with_what_is_there() {
 }
 
 #[test]
+fn a_file_without_a_digest_goes_on_only_with_the_same_version() {
+    const OLD: &str = "Last-Modified: Mon, 02 Nov 2026 10:00:00 GMT\r\nDate: Mon, 30 Nov 2026 10:00:00 GMT";
+    const NEW: &str = "Last-Modified: Mon, 30 Nov 2026 10:00:00 GMT\r\nDate: Mon, 30 Nov 2026 10:00:01 GMT";
+    let (bytes, _) = large("");
+    let (half, length) = (bytes.len() / 2, bytes.len());
+    let whole = |version: &str| format!("200 OK\r\nContent-Length: {length}\r\n{version}");
+    let rest = |version: &str| {
+        answer(&format!("206 P\r\nContent-Range: bytes {half}-{}/{length}\r\n{version}", length - 1), &bytes[half..])
+    };
+    let other = vec![7; length];
+    let (tag, weak, another) = ("ETag: \"a\"", "ETag: W/\"a\"", "ETag: \"b\"");
+    // What the first answer says, what `If-Range` asks, and what comes then.
+    let cases = [
+        (tag, Some("if-range: \"a\""), vec![rest(tag)], &bytes),
+        (OLD, Some("if-range: mon, 02 nov 2026 10:00:00 gmt"), vec![rest(OLD)], &bytes),
+        (tag, Some("if-range: \"a\""), vec![answer(&whole(another), &other)], &other),
+        // It does not look at `If-Range`.
+        (tag, Some("if-range: \"a\""), vec![rest(another), answer(&whole(another), &other)], &other),
+        (weak, None, vec![answer(&whole(weak), &bytes)], &bytes),
+        (NEW, None, vec![answer(&whole(NEW), &bytes)], &bytes),
+    ];
+    for (version, asked, then, expected) in cases {
+        let directory = tempfile::tempdir().unwrap();
+        let first = answer(&whole(version), &bytes[..half]);
+        let (address, requests) = play(std::iter::once(first).chain(then).collect());
+        let path = client().download_unknown(&address, directory.path(), &|_| ()).unwrap();
+        assert_eq!(&fs_err::read(&path).unwrap(), expected, "{version}");
+        let requests = requests.lock().unwrap();
+        assert_eq!(requests[1].lines().find(|line| line.starts_with("if-range")), asked);
+        assert_eq!(requests[1].contains(&format!("range: bytes={half}-")), asked.is_some());
+        assert_eq!(fs_err::read_dir(directory.path()).unwrap().count(), 1, "nothing but the file is left");
+    }
+}
+
+#[test]
+fn another_process_goes_on_with_a_file_without_a_digest() {
+    let directory = tempfile::tempdir().unwrap();
+    let (bytes, download) = large("");
+    let (half, length) = (bytes.len() / 2, bytes.len());
+    let mut responses = vec![answer(&format!("200 OK\r\nContent-Length: {length}\r\nETag: \"a\""), &bytes[..half])];
+    responses.extend(vec![Vec::new(); 6]);
+    let rest = format!("206 P\r\nETag: \"a\"\r\nContent-Range: bytes {half}-{}/{length}", length - 1);
+    responses.push(answer(&rest, &bytes[half..]));
+    let (address, requests) = play(responses);
+    let error = client().download_unknown(&address, directory.path(), &|_| ()).unwrap_err();
+    assert!(matches!(error, FetchError::Network { .. }), "{error}");
+    let path = client().download_unknown(&address, directory.path(), &|_| ()).unwrap();
+    assert_eq!(path, directory.path().join(download.sha256));
+    assert!(requests.lock().unwrap().last().unwrap().contains("if-range: \"a\""));
+    assert_eq!(fs_err::read_dir(directory.path()).unwrap().count(), 1, "nothing but the file is left");
+}
+
+#[test]
 fn more_cuts_than_attempts_do_not_matter_while_something_comes() {
     let directory = tempfile::tempdir().unwrap();
     let (bytes, _) = large("");
