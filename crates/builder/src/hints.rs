@@ -14,6 +14,14 @@ pub(crate) fn for_output(tail: &[String], facts: &Facts, has_space: bool) -> Opt
 const OWNERS: [&str; 8] =
     ["ownership", "chown", "changing group", "setresuid", "setuid", "set user id", "set groups", "setresgid"];
 
+/// What installers say of a path that is not there.
+const LOCAL_PATHS: [&str; 4] = [
+    "does not appear to be a Python project",
+    "It looks like a path. File",
+    "Distribution not found at: file://",
+    "due to an OSError: [Errno 2] No such file or directory: '/",
+];
+
 fn for_line(line: &str, has_space: bool) -> Option<String> {
     if line.contains("Temporary failure resolving") || line.contains("Temporary failure in name resolution") {
         return Some("a host name could not be resolved: check the network connection and try again".to_owned());
@@ -52,6 +60,14 @@ fn for_line(line: &str, has_space: bool) -> Option<String> {
     }
     if line.contains("Git executable not found") || line.contains("Cannot find command 'git'") {
         return Some("install git in a step before: `.apt_install(\"git\")` where the image has apt".to_owned());
+    }
+    if LOCAL_PATHS.iter().any(|part| line.contains(part)) {
+        return Some(
+            "paths of requirements are looked up in the image, where this machine's files are not: add the project with \
+             `.add_local_dir(…, copy=True)` in a step before and name its path there, or leave it to \
+             `.add_local_python_source(…)`"
+                .to_owned(),
+        );
     }
     if line.contains("Required uv version") {
         return Some(
@@ -92,6 +108,16 @@ mod tests {
             (
                 "ERROR: Cannot find command 'git' - do you have 'git' installed and in your PATH?",
                 "apt_install(\"git\")",
+            ),
+            (
+                "ERROR: file:/// (from -r x (line 1)) does not appear to be a Python project: neither 'setup.py' nor",
+                "add_local_dir",
+            ),
+            ("Hint: It looks like a path. File './local' does not exist.", "add_local_dir"),
+            ("error: Distribution not found at: file:///local", "add_local_dir"),
+            (
+                "ERROR: Could not install packages due to an OSError: [Errno 2] No such file or directory: '/x'",
+                "add_local_",
             ),
             ("error: Required uv version `<0.4` does not match the running version `0.13.9`", "`uv_version`"),
         ] {
