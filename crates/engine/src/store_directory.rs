@@ -78,7 +78,7 @@ pub fn probe_store() -> Vec<Finding> {
     findings.push(gpus::finding(&Inventory::of_machine()));
     let (Some(store), Some(nearest)) = (store, nearest) else {
         let directory = env::temp_dir();
-        findings.push(judge(&directory, &try_sandbox(&directory, None)));
+        findings.extend(judge(&directory, &try_sandbox(&directory, None)));
         return findings;
     };
     let layout = Layout::of_no_store(store);
@@ -111,10 +111,10 @@ fn try_in(layout: &Layout, nearest: &Path) -> Vec<Finding> {
         Err(error) => (None, vec![unusable(&error)]),
     };
     let trial = try_sandbox(nearest, map.clone());
-    findings.push(match (trial, map) {
+    findings.extend(match (trial, map) {
         (Err(error), Some(map)) => match idmap::explain(error.into(), &layout.id_map_file(), &map) {
             EngineError::Sandbox(error) => judge(nearest, &Err(error)),
-            error => unusable(&error),
+            error => vec![unusable(&error)],
         },
         (trial, _) => judge(nearest, &trial),
     });

@@ -124,7 +124,7 @@ variables! {
         XDG_DATA_HOME,
         /// The directory of the user's settings, in which podman keeps logins of registries.
         XDG_CONFIG_HOME,
-        /// The directory of the user's session, in which podman keeps logins of registries.
+        /// The directory of the user's session, in which podman keeps logins of registries; also given to `busctl`.
         XDG_RUNTIME_DIR,
         /// The directory in which Docker keeps its settings and logins of registries. Default: `~/.docker`.
         DOCKER_CONFIG,

@@ -48,8 +48,8 @@ impl Launcher {
         other: Option<&Self>,
     ) -> Result<Self, SandboxError> {
         let starter = Arc::new(match other {
-            Some(other) => Starter::beside(socket, &other.inner.starter)?,
-            None => Starter::new(socket)?,
+            Some(other) => Starter::beside(socket, process.id(), &other.inner.starter)?,
+            None => Starter::new(socket, process.id())?,
         });
         let pool = WarmPool::new(Arc::clone(&starter));
         let inner = Inner { pool, starter, process: Mutex::new(Some(process)), disk, resources };

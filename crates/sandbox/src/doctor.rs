@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use lamina_ground::causes;
 use rustix::fs::FileType;
 
-use crate::cgroups::{Enforcement, Groups, LimitsReport};
+use crate::cgroups::{Enforcement, LimitsReport};
 use crate::helper_process::OWN;
 use crate::idmap::{add_range_command, subordinate_ids_hint};
 use crate::tiny_root::DEVICES;
@@ -63,31 +63,35 @@ impl Finding {
 /// Looks at everything that sandboxes need, short of making one.
 #[must_use]
 pub fn look() -> Vec<Finding> {
-    let groups = Groups::discover();
     let mut findings = vec![kernel(&release()), user_namespaces(), subordinate_ids()];
     findings.extend(surrounding_container());
     findings.push(devices(Path::new("/dev")));
-    findings.extend([limits(groups.report()), seccomp(), landlock()]);
+    findings.extend([seccomp(), landlock()]);
     findings
 }
 
 /// What came of a trial in `directory`.
 #[must_use]
-pub fn judge(directory: &Path, trial: &Result<(), SandboxError>) -> Finding {
+pub fn judge(directory: &Path, trial: &Result<LimitsReport, SandboxError>) -> Vec<Finding> {
+    const NAME: &str = "sandbox";
     match trial {
-        Ok(()) => Finding::ok("sandbox", format!("A sandbox was made and ended in `{}`.", directory.display())),
+        Ok(report) => {
+            let detail = format!("A sandbox was made and ended in `{}`.", directory.display());
+            vec![limits(*report), Finding::ok(NAME, detail)]
+        }
         Err(error) => {
-            Finding::problem("sandbox", format!("A sandbox could not be made: {}.", causes(error)), trial_hint(error))
+            let detail = format!("A sandbox could not be made: {}.", causes(error));
+            vec![Finding::problem(NAME, detail, trial_hint(error))]
         }
     }
 }
 
 /// Makes a sandbox of an empty image in `directory`, whose file system matters, with the ids of a store or those that a
-/// new one would have. That its command is not found is what shows that everything else worked.
+/// new one would have. That its command is not found is what shows that everything else worked. Returns how it is limited.
 ///
 /// # Errors
 /// When the machine does not allow it.
-pub fn try_sandbox(directory: &Path, map: Option<IdMap>) -> Result<(), SandboxError> {
+pub fn try_sandbox(directory: &Path, map: Option<IdMap>) -> Result<LimitsReport, SandboxError> {
     let trial = Trial::new(directory, map.map_or_else(IdMap::for_current_user, Ok)?)?;
     let helpers = Helpers::start(&trial.content, &trial.map, &[])?;
     for upper in [Upper::Store { upper: "upper".into(), work: "work".into() }, Upper::Memory { limit_bytes: 1 << 20 }] {
@@ -97,7 +101,7 @@ pub fn try_sandbox(directory: &Path, map: Option<IdMap>) -> Result<(), SandboxEr
             Err(error) => return Err(error),
         }
     }
-    Ok(())
+    Ok(helpers.launcher.limits())
 }
 
 /// A content directory for a trial, removed at the end.
@@ -300,7 +304,12 @@ fn limits(report: LimitsReport) -> Finding {
     if [report.memory, report.cpus, report.pids] == [Enforcement::ControlGroup; 3] {
         return Finding::ok(NAME, detail);
     }
-    let hint = "Start the command as `systemd-run --user --scope modal …`, which gives it control groups of its own.";
+    let hint = if rustix::process::geteuid().is_root() {
+        "Let control groups be written to: a surrounding container has to be started with that right."
+    } else {
+        "Use a machine with control groups of version 2 alone and a systemd that runs for this user: it gives groups. \
+         `loginctl enable-linger` has it run also without a login."
+    };
     Finding::warning(NAME, detail, hint)
 }
 

@@ -48,6 +48,11 @@ pub fn fork_ahead() {
 pub(crate) struct HelperProcess(Pid);
 
 impl HelperProcess {
+    /// Its id.
+    pub(crate) fn id(&self) -> Pid {
+        self.0
+    }
+
     /// Waits for its end.
     pub(crate) fn wait(self) -> io::Result<()> {
         rustix::io::retry_on_intr(|| waitpid(Some(self.0), WaitOptions::empty()))?;

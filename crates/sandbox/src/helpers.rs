@@ -10,6 +10,7 @@ use fs_err::os::unix::fs::chown;
 use lamina_ground::causes;
 use rustix::process::Pid;
 
+use crate::cgroups::Scope;
 use crate::disk::DiskGuard;
 use crate::helper_process::{HelperProcess, OWN, Starting};
 use crate::idmap::{IdRange, add_range_command, find_program};
@@ -102,7 +103,12 @@ fn start_up(
     starting.expect(&StartUp::Unshared)?;
     let pid = starting.id();
     tracing::info!(%pid, map = ?map, content = configuration.content, "helper process");
+    // With its map it takes other ids.
+    let scope = configuration.errand.is_none().then(|| Scope::ask(pid)).flatten();
     write_map(pid, map)?;
+    if let Some(scope) = scope {
+        scope.wait();
+    }
     starting.tell(&StartUp::Mapped, &[])?;
     starting.expect(&StartUp::Ready)?;
     Ok(starting.done())

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use lamina_wire::{Receiver, Sender};
-use rustix::process::{Signal, pidfd_send_signal};
+use rustix::process::{Pid, Signal, pidfd_send_signal};
 
 use crate::SandboxError;
 use crate::cgroups::{Group, Groups};
@@ -57,6 +57,8 @@ pub(crate) struct WarmProcess {
 #[derive(Debug)]
 pub(crate) struct Starter {
     connection: Mutex<Connection>,
+    /// The launcher.
+    launcher: Pid,
     /// Shared by all launchers of an engine.
     groups: Arc<OnceLock<Arc<Groups>>>,
     /// Whether they are removed with this launcher.
@@ -71,20 +73,20 @@ struct Connection {
 }
 
 impl Starter {
-    /// Speaks with the launcher over `socket`.
-    pub(crate) fn new(socket: UnixStream) -> Result<Self, SandboxError> {
+    /// Speaks with a launcher over `socket`.
+    pub(crate) fn new(socket: UnixStream, launcher: Pid) -> Result<Self, SandboxError> {
         let connection = Connection { sender: Sender::new(socket.try_clone()?), receiver: Receiver::new(socket) };
-        Ok(Self { connection: Mutex::new(connection), groups: Arc::default(), owns_groups: true })
+        Ok(Self { connection: Mutex::new(connection), launcher, groups: Arc::default(), owns_groups: true })
     }
 
     /// Speaks with a further launcher, which uses the control groups of another one.
-    pub(crate) fn beside(socket: UnixStream, other: &Self) -> Result<Self, SandboxError> {
-        Ok(Self { groups: Arc::clone(&other.groups), owns_groups: false, ..Self::new(socket)? })
+    pub(crate) fn beside(socket: UnixStream, launcher: Pid, other: &Self) -> Result<Self, SandboxError> {
+        Ok(Self { groups: Arc::clone(&other.groups), owns_groups: false, ..Self::new(socket, launcher)? })
     }
 
     /// The control groups; looked for with the first sandbox, since that takes a while.
     pub(crate) fn groups(&self) -> &Arc<Groups> {
-        self.groups.get_or_init(|| Arc::new(Groups::discover()))
+        self.groups.get_or_init(|| Arc::new(Groups::discover(self.launcher)))
     }
 
     /// Makes one, outside of any control group.

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Access;
+use rustix::process::Pid;
 
 /// Directories of dead and living engines begin with this.
 const PREFIX: &str = "lamina-";
@@ -46,14 +47,14 @@ pub(super) struct Parents {
 }
 
 impl Parents {
-    /// Looks at the hierarchies that this process is in.
+    /// Looks at the hierarchies that a process is in, or this one.
     ///
     /// Version 1 lets only root move processes of other ids, which those of a sandbox are.
-    pub(super) fn discover() -> Self {
-        let read = |path: &str| fs_err::read_to_string(path).unwrap_or_default();
+    pub(super) fn discover(process: Option<Pid>) -> Self {
+        let mounts = fs_err::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let own = format!("{PREFIX}{}-{}", std::process::id(), start_time("self").unwrap_or(0));
         let version_one = rustix::process::geteuid().is_root();
-        Self::from_tables(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"), &own, version_one)
+        Self::from_tables(&membership(process), &mounts, &own, version_one)
     }
 
     /// The same, from the text of `/proc/self/cgroup` and `/proc/self/mountinfo`, with version 1 or without.
@@ -102,6 +103,11 @@ impl Parents {
     /// Most processes of one sandbox: where there are not so many altogether, half of those that there can be.
     pub(super) fn clamp_processes(&self, wanted: u64) -> u64 {
         self.processes.map_or(wanted, |processes| wanted.min(processes / 2))
+    }
+
+    /// Whether there is a place for groups of every controller.
+    pub(super) fn is_complete(&self) -> bool {
+        Controller::ALL.into_iter().all(|controller| self.of(controller).is_some())
     }
 
     /// The directory for groups of a controller.
@@ -191,6 +197,12 @@ impl Hierarchy {
         let directory = self.mount_point.join(relative);
         Some(if directory.is_dir() { directory } else { self.mount_point.clone() })
     }
+}
+
+/// The groups that a process is in, or this one, as the kernel lists them.
+pub(super) fn membership(process: Option<Pid>) -> String {
+    let process = process.map_or_else(|| "self".to_owned(), |process| process.to_string());
+    fs_err::read_to_string(format!("/proc/{process}/cgroup")).unwrap_or_default()
 }
 
 /// The nearest directory of a version 2 hierarchy, from our own group upwards, in which groups with controllers can be

@@ -5,6 +5,7 @@
 //! falls back to a resource limit, or is off; [`LimitsReport`] says which.
 
 mod discovery;
+mod scope;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,10 +13,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustix::process::Pid;
+
 use crate::Limits;
 use crate::features::Feature;
 use crate::rlimits::Fallback;
 use discovery::{Controller, Parents, Version};
+pub(crate) use scope::Scope;
 
 /// Period in which processor time is shared out, in microseconds.
 const PERIOD: u64 = 100_000;
@@ -71,9 +75,10 @@ pub(crate) struct Group {
 }
 
 impl Groups {
-    /// Looks for writable hierarchies and removes what dead engines left.
-    pub(crate) fn discover() -> Self {
-        Self::new(if Feature::ControlGroups.is_allowed() { Parents::discover() } else { Parents::default() })
+    /// Looks for writable hierarchies, from the groups of the launcher upwards, and removes what dead engines left.
+    pub(crate) fn discover(launcher: Pid) -> Self {
+        let is_allowed = Feature::ControlGroups.is_allowed();
+        Self::new(if is_allowed { Parents::discover(Some(launcher)) } else { Parents::default() })
     }
 
     fn new(parents: Parents) -> Self {

@@ -174,7 +174,7 @@ fn foreign_map() {
 fn the_doctor_agrees(directory: &std::path::Path) {
     use lamina_sandbox::doctor::{Status, judge, look, try_sandbox};
     let mut findings = look();
-    findings.push(judge(directory, &try_sandbox(directory, None)));
+    findings.extend(judge(directory, &try_sandbox(directory, None)));
     let trial = findings.iter().find(|finding| finding.name == "sandbox").unwrap();
     assert_eq!(trial.status, Status::Ok, "{findings:#?}");
     assert!(findings.iter().all(|finding| (finding.status == Status::Ok) == finding.hint.is_none()));
