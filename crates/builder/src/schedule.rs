@@ -385,21 +385,13 @@ impl<'a> Builder<'a> {
         let sum = |value: fn(&Committed) -> u64| below.bottom_up().iter().map(value).sum::<u64>() + value(&top);
         let (bytes, bytes_new) = (sum(|layer| layer.bytes), sum(|layer| layer.bytes_new));
         let record = LayerRecord {
-            key: material.key(),
-            digest: top.digest,
-            content: top.content,
             below: below.map(|layer| LayerPart { digest: layer.digest, content: layer.content }),
-            companion_of: None,
-            fetched_from: None,
-            title: node.title.clone(),
-            created,
-            seconds,
             files: sum(|layer| layer.files),
             bytes,
             bytes_new,
-            material: material.canonical(),
             log: Some(format!("{name}.log")),
             facts: RecordedFacts::try_from(&facts).map_err(|error| BuildError::failed(std::io::Error::from(error)))?,
+            ..LayerRecord::of(&top, &material, &node.title, created, seconds)
         };
         if !self.options.ignore_cache {
             self.backend.record(&record)?;

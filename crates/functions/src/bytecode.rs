@@ -150,21 +150,8 @@ pub(crate) fn record(
     let (created, begun) = (seconds_since_1970(), Instant::now());
     let committed = compile()?;
     let record = LayerRecord {
-        key: material.key(),
-        digest: committed.digest,
-        content: committed.content,
-        below: Stack::new(),
         companion_of: Some(image.clone()),
-        fetched_from: None,
-        title: title.to_owned(),
-        created,
-        seconds: begun.elapsed().as_secs_f64(),
-        files: committed.files,
-        bytes: committed.bytes,
-        bytes_new: committed.bytes_new,
-        material: material.canonical(),
-        log: None,
-        facts: lamina_image::RecordedFacts::default(),
+        ..LayerRecord::of(&committed, material, title, created, begun.elapsed().as_secs_f64())
     };
     store.record_layer(&record)?;
     Ok(record)

@@ -8,9 +8,7 @@ use std::time::Instant;
 
 use lamina_fetch::{Client, FetchError, Progress};
 use lamina_ground::{DEFAULT_PATH, ErrorClass, Hint, Stack, seconds_since_1970};
-use lamina_image::{
-    Digest, Facts, FromRegistry, Hasher, KeyMaterial, Node, RecordedFacts, RegistryProvider, SecretValues,
-};
+use lamina_image::{Digest, Facts, FromRegistry, Hasher, KeyMaterial, Node, RegistryProvider, SecretValues};
 use lamina_registry::{
     Image, LocalImage, Login, MALFORMED, OpenImage, Part, Pieces, Provider, Reference, Registry, RegistryError, unpack,
     unpack_pieces,
@@ -298,23 +296,8 @@ impl Layers<'_> {
         let work = self.unpack(part, pieces, &views, downloads, reserve).map_err(failed)?;
         let committed = workshop.store.commit_until(&work, CommitRules::default(), workshop.cancel)?;
         let material = material(part, below);
-        workshop.store.record_layer(&LayerRecord {
-            key: material.key(),
-            digest: committed.digest,
-            content: committed.content,
-            below: Stack::new(),
-            companion_of: None,
-            fetched_from: None,
-            title: self.context.node.title.clone(),
-            created,
-            seconds: begun.elapsed().as_secs_f64(),
-            files: committed.files,
-            bytes: committed.bytes,
-            bytes_new: committed.bytes_new,
-            material: material.canonical(),
-            log: None,
-            facts: RecordedFacts::default(),
-        })?;
+        let (title, seconds) = (&self.context.node.title, begun.elapsed().as_secs_f64());
+        workshop.store.record_layer(&LayerRecord::of(&committed, &material, title, created, seconds))?;
         Ok(committed)
     }
 }

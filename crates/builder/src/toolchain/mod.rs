@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use lamina_bases::{BaseError, Suite, Toolchain};
 use lamina_ground::{EnvVars, Hint, Stack, seconds_since_1970};
-use lamina_image::{Digest, Facts, KeyMaterial, RecordedFacts};
+use lamina_image::{Digest, Facts, KeyMaterial};
 use lamina_store::{LayerRecord, Store, StoreError};
 use lamina_workshop::Workshop;
 
@@ -167,22 +167,10 @@ impl Lacking<'_> {
             error => BuildError::failed(NotToBeHad(error)),
         })?;
         let committed = store.commit_until(&work, Toolchain::commit_rules(), workshop.cancel)?;
+        let seconds = begun.elapsed().as_secs_f64();
         store.record_layer(&LayerRecord {
-            key,
-            digest: committed.digest,
-            content: committed.content,
-            below: Stack::new(),
             companion_of: Some(Stack::from_bottom_up([self.base])),
-            fetched_from: None,
-            title: TITLE.to_owned(),
-            created,
-            seconds: begun.elapsed().as_secs_f64(),
-            files: committed.files,
-            bytes: committed.bytes,
-            bytes_new: committed.bytes_new,
-            material: self.material.canonical(),
-            log: None,
-            facts: RecordedFacts::default(),
+            ..LayerRecord::of(&committed, &self.material, TITLE, created, seconds)
         })?;
         Ok(committed.digest)
     }

@@ -4,8 +4,10 @@
 //! records grow" in `docs/store-format.md`.
 
 use lamina_ground::Stack;
-use lamina_image::{Digest, LayerKey, RecordedFacts, RuntimeConfig};
+use lamina_image::{Digest, KeyMaterial, LayerKey, RecordedFacts, RuntimeConfig};
 use serde::{Deserialize, Serialize};
+
+use crate::Committed;
 
 /// What a step made, in the index: a layer, and the `below` ones if there are several.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -56,6 +58,28 @@ pub struct LayerPart {
 }
 
 impl LayerRecord {
+    /// That of one layer, made of `material` by what `title` says since `created`, in `seconds`.
+    #[must_use]
+    pub fn of(committed: &Committed, material: &KeyMaterial, title: &str, created: u64, seconds: f64) -> Self {
+        Self {
+            key: material.key(),
+            digest: committed.digest,
+            content: committed.content,
+            below: Stack::new(),
+            companion_of: None,
+            fetched_from: None,
+            title: title.to_owned(),
+            created,
+            seconds,
+            files: committed.files,
+            bytes: committed.bytes,
+            bytes_new: committed.bytes_new,
+            material: material.canonical(),
+            log: None,
+            facts: RecordedFacts::default(),
+        }
+    }
+
     /// The layers.
     #[must_use]
     pub fn layers(&self) -> Stack<LayerPart> {
