@@ -175,6 +175,27 @@ def test_a_class_that_never_enters_fails_in_time_and_leaves_nothing(deployed: De
     clean(modal)
 
 
+def test_a_process_whose_store_worker_was_killed_gives_way_to_the_next_one(deployed: Deployed) -> None:
+    deployed.deploy()
+    assert deployed.call("double", "1") == ["2"]
+    host = deployed.host()
+    (helper,) = children(host)
+    # The store worker is the first one that it has forked; the others are containers.
+    os.kill(min(children(helper)), signal.SIGKILL)
+    assert deployed.call("double", "1") == ["2"], "what runs goes on"
+    done = deployed.deploy(factor=3, check=False)
+    assert done.code == 1 and "the store worker ended" in done.stderr
+    until = time.monotonic() + PATIENCE
+    while deployed.host() == host:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert deployed.call("double", "1") == ["3"]
+
+
+def children(pid: int | None) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def test_whoever_waits_for_a_process_that_was_stopped_is_told_so(deployed: Deployed) -> None:
     deployed.deploy()
     assert deployed.call("double", "1") == ["2"]

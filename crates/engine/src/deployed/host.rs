@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use lamina_apps::{AppListener, AppsError, Deployment, PendingCall, RunningHost};
-use lamina_events::Sink;
+use lamina_events::{Event, Sink};
 use lamina_functions::{CallId, Callee, Caller, Calls, KeepsCalls, VariantRequest};
 use lamina_ground::ErrorClass;
 use lamina_wire::Payload;
@@ -205,7 +205,14 @@ impl DeployedApp<'_> {
 
     /// Makes a version ready.
     fn load(&self, deployment: &Deployment, number: u32) -> Result<Arc<Running>, Failure> {
-        let running = self.engine.load_version(self.app.deployments(), deployment, Some(number), self.sink)?;
+        let loaded = self.engine.load_version(self.app.deployments(), deployment, Some(number), self.sink);
+        if loaded.is_err() && self.engine.store.is_over() {
+            // What runs would go on, but nobody could come any more: the next process opens the store anew.
+            let message = "the store worker has ended, and with it this process ends: the next call starts it again";
+            self.sink.emit(Event::Warning { message: message.to_owned() });
+            self.engine.cancel.cancel();
+        }
+        let running = loaded?;
         let changed = Arc::clone(&self.changed);
         running.services.when_empty(move || changed.tell());
         running.services.keep_spawned_by(Arc::clone(&self.calls) as Arc<dyn KeepsCalls>);

@@ -337,6 +337,7 @@ mod tests {
     #[test]
     fn what_is_no_schedule_is_explained() {
         for (text, said) in [
+            ("0 0 30 2 *", "`0 0 30 2 *` never comes: day `30` is in none of the months `2`"),
             ("* * * *", "`* * * *` has 4 fields and not five: minute, hour, day of the month, month, day of the week"),
             ("60 * * * *", "`60` in `60 * * * *` is no minute (0 to 59)"),
             ("* 5-3 * * *", "`5-3` in `* 5-3 * * *` is no hour (0 to 23)"),

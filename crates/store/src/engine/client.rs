@@ -68,6 +68,11 @@ impl Client {
         Ok(Pending { id, answer, waiting: Arc::clone(&self.waiting) })
     }
 
+    /// Whether the worker has ended: there will be no more answers.
+    pub(super) fn is_over(&self) -> bool {
+        lock(&self.waiting).ended.is_some()
+    }
+
     /// Sends a request and waits for its answer, but no longer than until `cancel` says so.
     pub(super) fn call_until<T: DeserializeOwned>(&self, body: Request, cancel: &CancelToken) -> Result<T, StoreError> {
         self.begin(body, &[], &[])?.wait_until(cancel)

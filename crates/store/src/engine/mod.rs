@@ -90,6 +90,12 @@ impl Shared {
 }
 
 impl Store {
+    /// Whether its worker has ended: little can be done with it then, and another process has to open it.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.shared.client.is_over()
+    }
+
     /// Opens a store: checks the index and sweeps what dead processes left.
     ///
     /// # Errors
