@@ -12,6 +12,7 @@ import termios
 import time
 
 from conftest import Modal, command
+from leftovers import clean
 
 APP = """
 import modal
@@ -133,6 +134,16 @@ def test_local_files_and_limits_in_an_image(modal: Modal) -> None:
     assert modal("shell", image, "--no-pty", "-c", hungry).stdout == "fed\n"
     starved = modal("shell", image, "--no-pty", *options, "-c", hungry, check=False)
     assert starved.code != 0 and starved.stdout == ""
+
+
+def test_where_memory_has_no_attributes_changes_are_on_disk(modal: Modal) -> None:
+    script = "rm -r /etc/apt && mkdir /etc/apt && ls -A /etc/apt && df --output=size -B1 / | tail -n 1"
+    disk = os.statvfs(modal.store)
+    sizes = []
+    for without in ("", "memory-attributes"):
+        sizes.append(int(modal("shell", "--no-pty", "-c", script, MODAL_SANDBOX_WITHOUT=without).stdout))
+    assert (sizes[0] == disk.f_blocks * disk.f_frsize, sizes[1]) == (False, disk.f_blocks * disk.f_frsize)
+    clean(modal)
 
 
 def test_what_cannot_be_taken_along_is_named(modal: Modal) -> None:

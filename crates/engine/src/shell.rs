@@ -11,7 +11,7 @@ use lamina_ground::{FileError, Stack, random_id};
 use lamina_image::{Digest, FileEntry, FileKind, FileSet, GpuRequest};
 use lamina_sandbox::{Sandbox, SandboxSpec, Stdio, TerminalSize, TerminalSpec};
 use lamina_secrets::SecretName;
-use lamina_store::{Store, StoreError};
+use lamina_store::{Store, StoreError, Work};
 use lamina_volumes::{Volume, VolumeName};
 
 use crate::protocol::DEFAULT_ENVIRONMENT;
@@ -56,6 +56,8 @@ pub struct ShellOptions {
 pub struct Shell {
     sandbox: Arc<Sandbox>,
     _listed: ListedShell,
+    /// Where its changes are, if that is on disk.
+    _work: Option<Work>,
 }
 
 impl Shell {
@@ -108,7 +110,8 @@ impl Engine {
         let terminal = terminal.map(|size| TerminalSpec { size, is_stdio: true });
         let id = random_id("ta");
         let spec = beside.sandbox(&store, &id, terminal);
-        let mut spec = SandboxSpec { argv: argv.to_vec(), ..spec };
+        let (upper, work) = beside.upper(&store)?;
+        let mut spec = SandboxSpec { argv: argv.to_vec(), upper, ..spec };
         let lease = beside.lend(&self.devices, &store)?;
         if let Some(lease) = &lease {
             lease.give(&mut spec, &store);
@@ -121,21 +124,21 @@ impl Engine {
             matches!(intact, Ok(true))
         };
         if let Some(sandbox) = launcher.spawn_alone(&spec, own_streams()?, agreed)? {
-            return Ok(self.list_shell(&id, sandbox));
+            return Ok(self.list_shell(&id, sandbox, work));
         }
         intact?;
         if !store.confirm()? {
             return Err(EngineError::ImageGone(beside.image_id));
         }
-        Ok(self.list_shell(&id, launcher.spawn(&spec, own_streams()?)?))
+        Ok(self.list_shell(&id, launcher.spawn(&spec, own_streams()?)?, work))
     }
 
     /// Has a shell be among the containers that run.
-    fn list_shell(&self, id: &str, sandbox: Sandbox) -> Shell {
+    fn list_shell(&self, id: &str, sandbox: Sandbox, work: Option<Work>) -> Shell {
         let sandbox = Arc::new(sandbox);
         let label = AppLabel { id: String::new(), name: Some(SHELL.to_owned()) };
         let listed = self.roster.enter_shell(id, label, &sandbox);
-        Shell { sandbox, _listed: listed }
+        Shell { sandbox, _listed: listed, _work: work }
     }
 
     /// A volume as a shell has it.

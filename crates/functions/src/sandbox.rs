@@ -9,9 +9,9 @@ use lamina_ground::{EnvVars, Stack, StorePath, causes, null_device};
 use lamina_image::container::{INTERPRETERS, RUNNER};
 use lamina_sandbox::{
     Entered, Entry, Exit, ExitStatus, Launcher, Limits, Mount, Network, Sandbox, SandboxError, SandboxSpec, Signal,
-    Stdio, TerminalSpec, Upper,
+    Stdio, TerminalSpec, Upper, memory_has_attributes,
 };
-use lamina_store::{Store, Work};
+use lamina_store::{Store, StoreError, Work};
 use lamina_volumes::Volumes;
 
 use crate::runner::ContainerVolume;
@@ -51,17 +51,6 @@ impl SandboxStarter {
         Self { launcher, devices, store, spec, terminal }
     }
 
-    /// Where the changes of a container go: into memory where there is enough, unless they would count against the
-    /// function's own limit.
-    fn upper(&self) -> Result<(Upper, Option<Work>), StartError> {
-        let available = available_memory().unwrap_or(0);
-        if self.spec.memory_bytes.is_none() && available >= MEMORY_FOR_CHANGES {
-            return Ok((Upper::Memory { limit_bytes: available / 2 }, None));
-        }
-        let work = self.store.new_work()?;
-        Ok((Upper::Store { upper: work.upper(), work: work.work_directory() }, Some(work)))
-    }
-
     /// Starts the runner with the interpreter that the PATH names, or else the one that the base brought. An entrypoint is
     /// given the first name: it may change the PATH, and whether it finds something is not seen from outside.
     fn spawn(&self, launcher: &Launcher, mut sandbox: SandboxSpec) -> Result<(Sandbox, Ends), StartError> {
@@ -82,7 +71,7 @@ impl SandboxStarter {
 
 impl ContainerStarter for SandboxStarter {
     fn start(&self, task: &str) -> Result<StartedContainer, StartError> {
-        let (upper, work) = self.upper()?;
+        let (upper, work) = self.spec.upper(&self.store)?;
         let terminal = self.terminal.as_ref().map(|user| TerminalSpec { size: user.size(), is_stdio: false });
         let mut spec = SandboxSpec { upper, socket_as_fd3: true, ..self.spec.sandbox(&self.store, task, terminal) };
         let lease = self.spec.lend(&self.devices, &self.store)?;
@@ -108,6 +97,20 @@ impl ContainerSpec {
             return Ok(None);
         }
         devices.lend(&self.gpu, store, &self.layers).map(Some)
+    }
+
+    /// Where the changes of a container go: into memory where there is enough, unless they would count against its own
+    /// limit. On disk they are in a place that goes with the second part of the answer.
+    ///
+    /// # Errors
+    /// When there is no such place to be had.
+    pub fn upper(&self, store: &Store) -> Result<(Upper, Option<Work>), StoreError> {
+        let available = available_memory().unwrap_or(0);
+        if self.memory_bytes.is_none() && available >= MEMORY_FOR_CHANGES && memory_has_attributes() {
+            return Ok((Upper::Memory { limit_bytes: available / 2 }, None));
+        }
+        let work = store.new_work()?;
+        Ok((Upper::Store { upper: work.upper(), work: work.work_directory() }, Some(work)))
     }
 
     /// A sandbox in which such containers, or a shell beside them, run, with a terminal if one is

@@ -107,8 +107,8 @@ variables! {
         MODAL_ENGINE_FD,
     }
     "To test Lamina" {
-        /// Features of the kernel to do without in sandboxes: `lowerdir`, `landlock`, `cgroups`, `binary-mount`, separated
-        /// by commas.
+        /// Features of the kernel to do without in sandboxes: `lowerdir`, `landlock`, `cgroups`, `memory-attributes`,
+        /// `binary-mount`, separated by commas.
         MODAL_SANDBOX_WITHOUT,
         /// Ways of making views to do without: `redirects`, `copies` (in small views), `clones`, separated by commas.
         MODAL_STORE_WITHOUT,

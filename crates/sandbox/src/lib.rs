@@ -43,6 +43,7 @@ pub use disk::DiskShortage;
 pub use enter::helpers_main;
 pub use entry::{Entered, Entry};
 pub use error::SandboxError;
+pub use features::memory_has_attributes;
 pub use helper_process::fork_ahead;
 pub use helpers::Helpers;
 pub use idmap::{IdMap, IdRange, more_ids_hint, subordinate_ids_hint};
