@@ -1,7 +1,7 @@
 //! Which shell commands are likely to compile something.
 
 /// Compilers, and programs that call them.
-const PROGRAMS: [&str; 33] = [
+const PROGRAMS: [&str; 34] = [
     "CC",
     "CXX",
     "FC",
@@ -30,6 +30,7 @@ const PROGRAMS: [&str; 33] = [
     "maturin",
     "meson",
     "ninja",
+    "numpy.f2py",
     "nvcc",
     "pkg-config",
     "pkgconf",
@@ -71,7 +72,8 @@ impl Need {
         if has(&PROGRAMS) || has_version_of(&PROGRAMS) {
             return Self::Likely;
         }
-        let installs = (has(&INSTALLERS) || has_version_of(&["pip"])) && has(&INSTALL);
+        let builds = words.windows(2).any(|pair| pair == ["-m", "build"]);
+        let installs = builds || (has(&INSTALLERS) || has_version_of(&["pip"])) && has(&INSTALL);
         if installs { Self::Perhaps } else { Self::Unlikely }
     }
 }
@@ -110,13 +112,15 @@ mod tests {
             "x86_64-linux-gnu-gcc x.c",
             "python setup.py develop",
             "cargo build",
-            "python -m numpy.f2py -c x.f -m x && f2py -c y.f -m y",
+            "python -m numpy.f2py -c x.f -m x",
+            "f2py -c y.f -m y",
         ] {
             assert_eq!(Need::of(command), Need::Likely, "{command}");
         }
         for command in [
             "pip install git+https://example.invalid/x",
             "python -m pip install .",
+            "python -m build --wheel",
             "pip3.11 install --no-binary :all: x",
             "uv pip install --system x",
             "uv sync --frozen",
@@ -134,6 +138,7 @@ mod tests {
             "pip --version",
             "uv --version",
             "python -c 'import x'",
+            "python -m json.tool build",
             "curl -fsSL https://example.invalid/install.sh | sh",
             "",
         ] {
