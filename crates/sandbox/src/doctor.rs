@@ -308,7 +308,7 @@ fn limits(report: LimitsReport) -> Finding {
         "Let control groups be written to: a surrounding container has to be started with that right."
     } else {
         "Use a machine with control groups of version 2 alone and a systemd that runs for this user: it gives groups. \
-         `loginctl enable-linger` has it run also without a login."
+         `sudo loginctl enable-linger $USER` has it run also without a login."
     };
     Finding::warning(NAME, detail, hint)
 }

@@ -275,11 +275,11 @@ fn status(unit: &Unit) -> Result<u8, Failure> {
 /// When it takes effect.
 fn when() -> String {
     let user = lamina_system::user_name(rustix::process::getuid().as_raw());
-    if user.is_some_and(|user| Path::new(LINGER).join(user).exists()) {
-        "It takes effect when the machine starts.\n".to_owned()
-    } else {
-        "It takes effect when you log in; after `loginctl enable-linger`, when the machine starts.\n".to_owned()
+    if user.as_ref().is_some_and(|user| Path::new(LINGER).join(user).exists()) {
+        return "It takes effect when the machine starts.\n".to_owned();
     }
+    let user = user.unwrap_or_else(|| "$USER".to_owned());
+    format!("It takes effect when you log in; after `sudo loginctl enable-linger {user}`, when the machine starts.\n")
 }
 
 /// What is started, one a line.
