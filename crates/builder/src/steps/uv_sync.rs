@@ -224,9 +224,10 @@ impl Recipe for SyncPlan {
         };
         let made = python::or_inside(linked, context, log, |toolchain, log| self.install(context, toolchain, log));
         made.map_err(|error| match error {
-            StepError::Failed { message, hint: None } => {
+            StepError::Failed { message, hint } => {
                 let python = context.parent.facts.python.as_ref().map(|python| python.version.as_str());
-                StepError::Failed { message, hint: self.advice(python, &log.tail()) }
+                // What the project says of itself is nearer to the point than what holds for any command.
+                StepError::Failed { message, hint: self.advice(python, &log.tail()).or(hint) }
             }
             error => error,
         })
