@@ -127,9 +127,9 @@ def wait_for_line(process: subprocess.Popen, wanted: str) -> None:
     pytest.fail(f"`{wanted}` never came: {process.communicate()[1]}")
 
 
-def process_of(detached: Detached) -> int:
-    """The process of the only app of a test."""
-    state = (detached.modal.store / "apps" / detached.app()["app_id"] / "state").read_text()
+def process_of(detached: Detached, app: str | None = None) -> int:
+    """The process of an app, or of the only one of a test."""
+    state = (detached.modal.store / "apps" / (app or detached.app()["app_id"]) / "state").read_text()
     return int(state.split()[1])
 
 
@@ -296,25 +296,24 @@ def test_stop_is_a_ctrl_c(detached: Detached, entrypoint: str) -> None:
     assert modal("app", "stop", app["app_id"]).stderr == f"{app['app_id']} has ended already.\n"
 
 
-def test_one_that_does_not_listen_is_stopped_all_the_same(detached: Detached) -> None:
-    foreground = detached.start("-q", "app.py::wait", "--stubborn")
-    detached.modal("app", "stop", detached.name)
-    clean(detached.modal, patience=2)
-    foreground.communicate(timeout=PATIENCE)
-    assert foreground.returncode == 130
-    assert (detached.app()["state"], detached.app()["exit_code"]) == ("stopped", 130)
-
-
-def test_one_that_cannot_listen_is_killed(detached: Detached) -> None:
-    foreground = detached.start("-q", "app.py::remote")
-    os.kill(process_of(detached), signal.SIGSTOP)
-    detached.modal("app", "stop", detached.name)
-    foreground.communicate(timeout=PATIENCE)
-    assert foreground.returncode == 137
+def test_one_that_does_not_listen_is_stopped_and_one_that_cannot_is_killed(detached: Detached) -> None:
+    stubborn = detached.start("-q", "app.py::wait", "--stubborn")
+    deaf = detached.app()["app_id"]
+    silent = detached.start("-q", "app.py::remote")
+    (gone,) = {app["app_id"] for app in detached.apps()} - {deaf}
+    os.kill(process_of(detached, gone), signal.SIGSTOP)
+    # Side by side, since each has all the time that there is to end.
+    for stop in [detached.modal.start("app", "stop", "--yes", app) for app in (deaf, gone)]:
+        stop.communicate(timeout=2 * PATIENCE)
+        assert stop.returncode == 0
+    for foreground, code in ((stubborn, 130), (silent, 137)):
+        foreground.communicate(timeout=PATIENCE)
+        assert foreground.returncode == code
     # What was killed could not clear up; the next run does.
     detached.run("-q", "-n", "sweeper", "app.py::main")
     clean(detached.modal)
-    assert (detached.app()["state"], detached.app()["exit_code"]) == ("stopped", 137)
+    states = {app["app_id"]: (app["state"], app["exit_code"]) for app in detached.apps()}
+    assert states == {deaf: ("stopped", 130), gone: ("stopped", 137)}
 
 
 def test_one_that_was_killed_has_died(detached: Detached) -> None:
