@@ -129,11 +129,14 @@ def test_python_makes_changes_and_removes_them(modal: Modal) -> None:
 def test_values_are_nowhere_but_in_their_file(modal: Modal) -> None:
     modal.write("app.py", APP)
     value = "q8Zt4mW1xR7vK2pL"
+    before = modal.write("before", "")
     modal("secret", "create", "--force", "named-step", f"TOKEN={value}")
     modal("secret", "create", "--force", "named-app", "OF_APP=1")
     modal("secret", "create", "--force", "named-function", "OF_FUNCTION=2")
     modal("run", "-vv", "app.py")
-    found = subprocess.run(["grep", "-rlaF", value, str(modal.store)], capture_output=True, text=True, check=False)
+    # The value was nowhere before.
+    search = ["find", modal.store, "-type", "f", "-cnewer", before, "-exec", "grep", "-laF", value, "{}", "+"]
+    found = subprocess.run(search, capture_output=True, text=True, check=False)
     assert found.stdout.split() == [str(modal.store / "secrets" / "main" / "named-step.json")]
     for name in ("named-step", "named-app", "named-function"):
         modal("secret", "delete", "--yes", name)
