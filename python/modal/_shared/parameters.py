@@ -126,16 +126,20 @@ def _type_of(owner: type, name: str, annotations: Mapping[str, Any]) -> str:
             f"the parameter `{name}` of `{owner.__name__}` is annotated `{annotation!r}`, a text and no type",
             hint="take `int`, `str`, `bytes` or `bool`: other texts, also by `__future__`, are not read",
         )
-    # A union is no class.
-    kind_of_error = InvalidError if isinstance(annotation, type) else UnreadableAnnotation
+    kind_of_error = InvalidError if _is_class(annotation) else UnreadableAnnotation
     raise kind_of_error(
         f"the parameter `{name}` of `{owner.__name__}` is annotated `{_shown(annotation)}`, which parameters cannot be",
         hint="take `int`, `str`, `bytes` or `bool`, and make what is more out of it in a method with `@modal.enter()`",
     )
 
 
+def _is_class(annotation: Any) -> bool:
+    """A union is none, nor is `list[int]`, which says in Pythons before 3.11 that its class is `type`."""
+    return issubclass(type(annotation), type)
+
+
 def _shown(annotation: Any) -> str:
-    return annotation.__name__ if isinstance(annotation, type) else repr(annotation)
+    return annotation.__name__ if _is_class(annotation) else repr(annotation)
 
 
 def check_order(name: str, declared: dict[str, tuple[Parameter, str]]) -> None:
