@@ -19,6 +19,8 @@ use crate::steps::LocalFiles;
 /// A store in memory. A step's layer holds its command, whose first word says what it does.
 #[derive(Debug, Default)]
 struct Memory {
+    /// Where the steps' logs are, once there are any.
+    logs: OnceLock<tempfile::TempDir>,
     records: Mutex<HashMap<LayerKey, LayerRecord>>,
     images: Mutex<Vec<ImageRecord>>,
     /// Commands that were executed.
@@ -146,7 +148,7 @@ impl Backend for &Memory {
     }
 
     fn logs(&self) -> PathBuf {
-        std::env::temp_dir()
+        self.logs.get_or_init(|| tempfile::tempdir().unwrap()).path().to_owned()
     }
 }
 
