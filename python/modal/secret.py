@@ -54,7 +54,7 @@ class Secret(metaclass=Explained):
                 raise InvalidError(
                     f"`Secret.from_dict` takes strings; the value of `{name}` is of type `{type(value).__name__}`"
                 )
-            _check_variable(name, value or "", "`Secret.from_dict`")
+            check_variable(name, value or "", "`Secret.from_dict`")
         values = {name: value for name, value in env_dict.items() if value is not None}
         return cls._make("from_dict({})".format(", ".join(sorted(values))), lambda: values)
 
@@ -103,7 +103,7 @@ class Secret(metaclass=Explained):
             )
         values = {key: os.environ[key] for key in env_keys}
         for key, value in values.items():
-            _check_variable(key, value, "`Secret.from_local_environ`")
+            check_variable(key, value, "`Secret.from_local_environ`")
         return cls._make("from_local_environ({})".format(", ".join(sorted(values))), lambda: values)
 
     @classmethod
@@ -313,7 +313,7 @@ def check_environment(env: object, owner: str) -> dict[str, str]:
             raise InvalidError(
                 f"`env` of {owner} takes strings; the value of `{name}` is of type `{type(value).__name__}`"
             )
-        _check_variable(name, value or "", f"`env` of {owner}")
+        check_variable(name, value or "", f"`env` of {owner}")
     return {name: value for name, value in env.items() if value is not None}
 
 
@@ -348,11 +348,11 @@ def _strings(method: str, env_dict: object) -> dict[str, str]:
     for name, value in env_dict.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise InvalidError(f"`{method}` takes strings; the value of `{name}` is of type `{type(value).__name__}`")
-        _check_variable(name, value, f"`{method}`")
+        check_variable(name, value, f"`{method}`")
     return env_dict
 
 
-def _check_variable(name: str, value: str, owner: str) -> None:
+def check_variable(name: str, value: str, owner: str) -> None:
     """Refuses what no process can have in its environment, or is no text."""
     if not name or "=" in name or "\0" in name:
         raise InvalidError(
@@ -390,5 +390,5 @@ def _read_dotenv(start: str, filename: str) -> dict[str, str]:
         raise InvalidError(f"`{path}` is no text in UTF-8", hint="save it in UTF-8") from None
     given = {name: value for name, value in values.items() if value is not None}
     for name, value in given.items():
-        _check_variable(name, value, f"`{path}`")
+        check_variable(name, value, f"`{path}`")
     return given

@@ -29,6 +29,9 @@ async def later():
 def never():
     raise RuntimeError("no model")
 
+def stop():
+    raise KeyboardInterrupt
+
 secret = modal.Secret.from_dict({{"TOKEN": "hunter2-hunter2"}})
 image = modal.Image.debian_slim(python_version="3.11"){chain}
 app = modal.App("t", image=image)
@@ -79,6 +82,9 @@ def test_a_function_that_fails_is_a_failed_build_with_its_own_frames(modal: Moda
     assert result.code == 1
     assert "the function `never` failed: RuntimeError: no model" in result.stderr
     assert 'File "/root/app.py"' in result.stderr and "_runner" not in result.stderr
+    write(modal, "x", ".run_function(stop)")
+    result = modal("run", "app.py", check=False)
+    assert "the function `stop` failed: KeyboardInterrupt" in result.stderr and "_runner" not in result.stderr
 
 
 def test_a_function_ends_when_its_time_is_up(modal: Modal) -> None:

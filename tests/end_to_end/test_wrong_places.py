@@ -35,6 +35,16 @@ def test_a_working_directory_that_was_deleted_is_named(modal: Modal, arguments: 
     assert "it may have been deleted: change to one that exists" in said(result.stderr)
 
 
+def test_a_working_directory_whose_name_is_no_text_is_named(modal: Modal) -> None:
+    place = os.fsencode(modal.directory / "names") + b"\xff"
+    os.mkdir(place)
+    (modal.directory / "app.py").write_text(APP.format(more=""))
+    script = 'cd "$1" && shift && exec "$@"'
+    result = modal.run(["sh", "-c", script, "sh", place, command(), "run", "../app.py"], check=False)
+    assert result.code == 1 and "Traceback" not in result.stderr
+    assert r"names\udcff'` is no text in UTF-8" in said(result.stderr)
+
+
 def test_a_program_in_a_deleted_working_directory_says_so(modal: Modal) -> None:
     gone = modal.directory / "gone"
     gone.mkdir()

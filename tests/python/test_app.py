@@ -295,6 +295,8 @@ def test_unknown_keywords_of_apps_and_entrypoints():
         ({"retries": 10**20}, "`max_retries`"),
         ({"cpu": float("inf")}, "`cpu` takes a positive number of cores"),
         ({"cpu": (1, float("nan"))}, "`cpu` takes a positive number of cores"),
+        ({"cpu": 10**9}, "`cpu` takes a positive number of cores"),
+        ({"memory": 1 << 32}, "`memory` takes a positive whole number of MiB"),
         ({"retries": -1}, "`max_retries`"),
         ({"retries": 1.0}, "`retries`"),
         ({"max_inputs": 2}, "`max_inputs=2`"),

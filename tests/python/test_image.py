@@ -249,6 +249,25 @@ def test_env_takes_strings(variables):
         BASE.env(variables)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: BASE.env({"": "a"}),
+        lambda: BASE.env({"A=B": "a"}),
+        lambda: BASE.env({"A": "\0"}),
+        lambda: BASE.env({"A": "\udc80"}),
+        lambda: BASE.workdir(""),
+        lambda: BASE.workdir("/a\0"),
+        lambda: BASE.entrypoint(["a\0"]),
+        lambda: BASE.run_commands("true", ["a\0"]),
+        lambda: BASE.apt_install("a\0"),
+    ],
+)
+def test_what_no_process_can_have_is_refused_at_once(call):
+    with pytest.raises(InvalidError):
+        call()
+
+
 @pytest.mark.parametrize("method", ["entrypoint", "shell", "cmd"])
 def test_what_runs_commands_is_a_list_of_strings(method):
     call = getattr(BASE, method)

@@ -51,7 +51,11 @@ def nested():
         (programs.plain, {"args": "text"}, "`args` as a list"),
         (programs.plain, {"args": [programs.LOCK]}, "cannot be pickled"),
         (programs.plain, {"cpu": 0}, "`cpu`"),
+        (programs.plain, {"cpu": float("nan")}, "`cpu` of `Image.run_function` takes a positive number of cores"),
+        (programs.plain, {"cpu": 10**9}, "`cpu`"),
+        (programs.plain, {"cpu": (1, 2)}, "`cpu`"),
         (programs.plain, {"memory": "1"}, "`memory`"),
+        (programs.plain, {"memory": 1 << 32}, "`memory` of `Image.run_function` takes a positive whole number of MiB"),
         (programs.plain, {"timeout": None}, "`timeout`"),
         (
             programs.plain,

@@ -9,7 +9,7 @@ from modal._calls.conversation import Conversation, Receiver
 from modal._shared.errors import engine_error, mark
 from modal._shared.interpreter import AF_UNIX, SOCK_STREAM, find_spec, socket, socketpair
 from modal._shared.wire import HEADER, VERSION, Connection, encode_json
-from modal.exception import ServiceError, VersionError
+from modal.exception import InvalidError, ServiceError, VersionError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Engine(Conversation):
             "package_directory": os.path.dirname(os.path.abspath(modal.__file__)),
             "cloudpickle_directory": find_cloudpickle(),
         }
-        self.send_frame(encode_json(hello).encode())
+        self.send_frame(_encoded(hello))
 
     def request(self, kind: str, body: dict[str, Any], fds: tuple[int, ...] = ()) -> dict[str, Any]:
         """Asks the engine for something other than a call and waits for the answer."""
@@ -63,8 +63,8 @@ class Engine(Conversation):
     def ask(self, kind: str, body: dict[str, Any], fds: tuple[int, ...] = ()) -> Receiver:
         """Asks the engine for something, with descriptors that it shall have; the answer is waited for later."""
         number = next(self._numbers)
+        control = _encoded({"type": kind, "request": number, **body})
         receiver = self._pending["request", number] = Receiver()
-        control = encode_json({"type": kind, "request": number, **body}).encode()
         if fds:
             self.send_frames(HEADER.pack(VERSION, 0, len(fds), 0, len(control), 0) + control, fds)
         else:
@@ -131,6 +131,19 @@ class Engine(Conversation):
     def _forget(self) -> None:
         self._process = None
         super()._forget()
+
+
+def _encoded(message: dict[str, Any]) -> bytes:
+    """A message as it is sent; what the system decoded from other bytes than UTF-8 has no such form."""
+    try:
+        return encode_json(message).encode()
+    except UnicodeEncodeError as error:
+        # The one string, because its neighbours may be values of secrets.
+        text = error.object[: error.start].rpartition('"')[2] + error.object[error.start :].partition('"')[0]
+        raise InvalidError(
+            f"`{text!a}` is no text in UTF-8, which paths, commands and names have to be here",
+            hint="give the file or directory another name, or decode what was read as what it is",
+        ) from None
 
 
 def _working_directory() -> str:

@@ -30,7 +30,9 @@ def main(path: str) -> None:
         function = runner.find(described["module"], described["function"])
         args, kwargs = _arguments(described)
         _run(getattr(function, "get_raw_f", lambda: function)(), args, kwargs)
-    except Exception as error:
+    except SystemExit:
+        raise
+    except BaseException as error:
         sys.stdout.flush()
         sys.stderr.write(format_trimmed(error))
         sys.exit(1)

@@ -108,17 +108,26 @@ def check_count(name: str, count: object) -> None:
 
 def check_amount(name: str, amount: object) -> None:
     """Refuses what is no amount of processors or memory."""
-    kinds = (int, float) if name == "cpu" else (int,)
     values = amount if isinstance(amount, tuple) and len(amount) == 2 else (amount,)
-    for value in values:
-        # What is no number at all is not smaller than anything either.
-        is_amount = isinstance(value, kinds) and not isinstance(value, bool) and 0 < value < float("inf")
-        if value is not None and not is_amount:
-            raise InvalidError(
-                "`{}` takes a positive {}, or a pair of them (request, limit), not `{!r}`".format(
-                    name, "number of cores" if name == "cpu" else "whole number of MiB", amount
-                )
-            )
+    if not all(value is None or is_amount(name, value) for value in values):
+        raise InvalidError(f"`{name}` takes {_AMOUNTS[name]}, or a pair of them (request, limit), not `{amount!r}`")
+
+
+def check_single_amount(name: str, amount: object, owner: str) -> None:
+    """Refuses what is no amount of processors or memory, or a pair of them."""
+    if amount is not None and not is_amount(name, amount):
+        raise InvalidError(f"`{name}` of {owner} takes {_AMOUNTS[name]}, not `{amount!r}`")
+
+
+def is_amount(name: str, value: object) -> bool:
+    """Whether a value is a number of cores or MiB that the engine can be told."""
+    kinds = (int, float) if name == "cpu" else (int,)
+    most = LARGEST // 1000 if name == "cpu" else LARGEST
+    # What is no number at all is not smaller than anything either.
+    return isinstance(value, kinds) and not isinstance(value, bool) and 0 < value <= most
+
+
+_AMOUNTS = {"cpu": "a positive number of cores", "memory": "a positive whole number of MiB"}
 
 
 def packer(module: str, serialized: bool) -> Callable[[Any], Payload]:

@@ -225,6 +225,8 @@ def string_list(values: object, what: str, hint: str) -> list[str]:
     """A list of strings; `what` is the argument that has to be one."""
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise InvalidError(f"{what} takes a list of strings, not `{values!r}`", hint=hint)
+    for value in values:
+        check_text(value, f"a string in {what}")
     return list(values)
 
 
@@ -239,4 +241,11 @@ def flatten(method: str, values: tuple[object, ...]) -> list[str]:
                 f"`Image.{method}` takes strings and flat lists of strings; "
                 f"`{value!r}` is of type `{type(value).__name__}`"
             )
+        check_text(value, f"a string that `Image.{method}` is given")
     return flat
+
+
+def check_text(text: str, what: str) -> None:
+    """Refuses what neither a command nor a path can hold."""
+    if "\0" in text:
+        raise InvalidError(f"{what} has a zero byte, which no command and no path can hold: `{text!r}`")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from modal._shared.declaration import check_timeout
+from modal._shared.declaration import check_single_amount, check_timeout
 from modal._shared.interpreter import encode_json
 from modal.exception import InvalidError
-from modal.image._step import Steps, flatten, instance_method, path_text, quote, string_list
+from modal.image._step import Steps, check_text, flatten, instance_method, path_text, quote, string_list
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,11 +117,14 @@ class CommandSteps(Steps):
         """
         if not isinstance(vars, dict):
             raise InvalidError(f"`Image.env` takes a dict, not `{type(vars).__name__}`")
+        from modal.secret import check_variable
+
         for name, value in vars.items():
             if not isinstance(name, str) or not isinstance(value, str):
                 raise InvalidError(
                     f"`Image.env` takes strings; the value of `{name}` is of type `{type(value).__name__}`"
                 )
+            check_variable(name, value, "`Image.env`")
         variables = dict(vars)
         return self._add({"kind": "env", "variables": variables}, [encode_json(variables)])
 
@@ -129,6 +132,9 @@ class CommandSteps(Steps):
     def workdir(self, path: str | PurePosixPath) -> Image:
         """Sets the working directory of later steps and of containers."""
         text = path_text(path, "`Image.workdir`")
+        if not text:
+            raise InvalidError("`Image.workdir` takes the path of a directory, not an empty string")
+        check_text(text, "the path of `Image.workdir`")
         return self._add({"kind": "workdir", "path": text}, [quote(text)])
 
     @instance_method
@@ -193,9 +199,8 @@ def check_function(
             f"`{qualified}` is not at the top level of a module, where `Image.run_function` would find it in the image",
             hint="move it to the top level, and give it what it needs as `args` and `kwargs`",
         )
-    for name, value, kinds in (("cpu", cpu, (int, float)), ("memory", memory, int)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, kinds) or value <= 0):
-            raise InvalidError(f"`{name}` of `Image.run_function` takes a positive number, not `{value!r}`")
+    check_single_amount("cpu", cpu, "`Image.run_function`")
+    check_single_amount("memory", memory, "`Image.run_function`")
     check_timeout(timeout, "`timeout` of `Image.run_function`")
     if isinstance(args, str) or not hasattr(args, "__iter__") or not hasattr(kwargs, "keys"):
         raise InvalidError("`Image.run_function` takes `args` as a list or tuple, and `kwargs` as a dict")
