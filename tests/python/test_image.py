@@ -561,3 +561,11 @@ def test_a_builder_version_pins_the_release_of_debian(monkeypatch):
     ]
     with pytest.raises(modal.exception.VersionError, match=r"`MODAL_IMAGE_BUILDER_VERSION=2022`"):
         release("2022")
+
+
+@pytest.mark.parametrize("call", [BASE.build, modal.Image.from_name("trainer").hydrate])
+def test_containers_do_not_build(call, monkeypatch):
+    monkeypatch.setenv("MODAL_IS_REMOTE", "1")
+    with pytest.raises(InvalidError, match="inside a container") as raised:
+        call()
+    assert "if modal.is_local()" in raised.value.hint

@@ -21,6 +21,12 @@ METAVARS = {
     "dict": "JSON",
 }
 
+#: Options of `modal run`, which stand before the program: behind it they would be the program's own.
+OF_THE_COMMAND = (
+    *("-m", "--module", "-v", "--verbose", "-q", "--quiet", "-w", "--write-result", "-n", "--name", "-e", "--env"),
+    *("--timestamps", "-d", "--detach", "-i", "--interactive", "--progress"),
+)
+
 
 def wants_help(words: list[str], parameters: list[Parameter]) -> bool:
     """Whether `--help` is among the options."""
@@ -56,10 +62,14 @@ def _read(command: str, parameters: list[Parameter], words: list[str]) -> dict[s
     rest = iter(words)
     for word in rest:
         if not word.startswith("--") or word == "--":
-            raise UsageError(f"`{word}` is not an option", "write `--NAME VALUE`; " + _see_help(command))
+            raise UsageError(
+                f"`{word}` is not an option", _misplaced(word) or "write `--NAME VALUE`; " + _see_help(command)
+            )
         option, has_value, value = word[2:].partition("=")
         if option not in options:
-            raise UsageError(f"there is no option `--{option}`", _suggestion(option, options, command))
+            raise UsageError(
+                f"there is no option `--{option}`", _misplaced(f"--{option}") or _suggestion(option, options, command)
+            )
         parameter, flag = options[option]
         if parameter.kind == "bool":
             if has_value:
@@ -136,6 +146,10 @@ def _suggestion(option: str, options: dict[str, Any], command: str) -> str:
 
     close = difflib.get_close_matches(option, options, n=1)
     return f"did you mean `--{close[0]}`?" if close else _see_help(command)
+
+
+def _misplaced(word: str) -> str | None:
+    return f"write `{word}` of `modal run` before the program: `modal run {word} …`" if word in OF_THE_COMMAND else None
 
 
 def _see_help(command: str) -> str:

@@ -50,8 +50,14 @@ def _is_plain(part: str) -> bool:
 
 def build(image: Image, app: App | None) -> None:
     """Has an image built now."""
+    from modal import _in_container
     from modal.app import App
 
+    if _in_container():
+        raise InvalidError(
+            "an image cannot be built or looked up inside a container",
+            hint="module-level code runs there too: put it below `if modal.is_local():`",
+        )
     if app is not None and not isinstance(app, App):
         raise InvalidError(f"`Image.build` takes a `modal.App`, not `{type(app).__name__}`")
     if app is not None and app._engine is None:
