@@ -262,6 +262,10 @@ def test_a_dockerfile_is_read_with_its_ignore_file(context: Modal) -> None:
         ("# nothing", ["there is no `FROM`"]),
         ("FROM scratch\nONBUILD RUN x", ["`ONBUILD` is not supported"]),
         ("FROM scratch\nCOPY missing /x", ["`missing` is not there", "Dockerfile:2"]),
+        (
+            "FROM scratch\nCOPY . ignored.txt /x/",
+            ["`ignored.txt` is in", "left out by its ignore file", "Dockerfile:2"],
+        ),
         ("FROM scratch\nCOPY ../x /x", ["`../x` is outside of", "context_dir"]),
         ("FROM scratch\nCOPY a.txt b.txt /x", ["write `/x/` as the last word"]),
         ("FROM scratch\nENV A=${B:?needed}", ["`B` is not set: needed"]),
@@ -297,6 +301,8 @@ def test_a_dockerfile_is_read_with_its_ignore_file(context: Modal) -> None:
 )
 def test_lines_that_are_wrong_are_named(context: Modal, text: str, words: list[str]) -> None:
     context.write("Dockerfile", text + "\n")
+    context.write("ignored.txt", "x\n")
+    context.write(".dockerignore", "ignored*\n")
     context.write(
         "app.py",
         """

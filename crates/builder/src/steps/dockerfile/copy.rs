@@ -7,7 +7,7 @@ use lamina_dockerfile::{Document, Transfer};
 use lamina_ground::Stack;
 use lamina_image::patterns::PatternMatcher;
 use lamina_image::{
-    Digest, DockerfileContext, DockerfileCopy, DockerfileStep, FileEntry, FileKind, FileSet, KeyMaterial,
+    Digest, DockerfileContext, DockerfileCopy, DockerfileStep, FileEntry, FileKind, FileSet, Ignore, KeyMaterial,
 };
 use lamina_store::{Committed, Context, Copy, CopyMode, Named, Onto, StoreError};
 
@@ -153,6 +153,14 @@ pub(super) fn context_layer(
         }
     }
     let root = Path::new(&context.source);
+    if let Some(source) = sources.iter().find(|source| is_left_out(root, context.ignore.as_ref(), source)) {
+        let message = format!(
+            "`{source}` is in `{}`, but left out by its ignore file or `ignore=`: take the pattern away, or add \
+             `!{source}` as the last one",
+            context.source
+        );
+        return Err(mistake(step, message));
+    }
     let own = planning.local.context(&Context { root, ignore: context.ignore.as_ref(), sources: &sources })?;
     let files = Some(FileSet { entries }).filter(|files| !files.is_empty());
     let given = files.map(|files| planning.local.layer(&files, &Stack::new())).transpose()?;
@@ -164,6 +172,14 @@ fn kind_of_no_image(path: &Path) -> Option<&'static str> {
     let kind = fs_err::symlink_metadata(path).ok()?.file_type();
     let is_device = kind.is_block_device() || kind.is_char_device();
     kind.is_socket().then_some("socket").or(is_device.then_some("device"))
+}
+
+/// Whether a source is a file that is there and that patterns leave out. Of a directory something may be taken in again.
+fn is_left_out(root: &Path, ignore: Option<&Ignore>, source: &str) -> bool {
+    let Some(Ignore::Patterns { patterns, invert: false }) = ignore else { return false };
+    let name = clean(source);
+    fs_err::metadata(root.join(&name)).is_ok_and(|metadata| !metadata.is_dir())
+        && PatternMatcher::new(patterns).is_ok_and(|matcher| matcher.matches(name.as_bytes()))
 }
 
 /// A path of the local directory without what changes nothing.
