@@ -38,17 +38,15 @@ if TYPE_CHECKING:
     from modal._client.logs import Logs
     from modal._client.running import RunningApp
     from modal._shared.declaration import Amount
-    from modal._shared.protocols import Decorator
+    from modal._shared.protocols import Decorator, Volumes
     from modal.cls import Cls, parameter
     from modal.retries import Retries
     from modal.schedule import Schedule
     from modal.secret import Secret
-    from modal.volume import Place, Volume
 
     P = ParamSpec("P")
     R = TypeVar("R")
     C = TypeVar("C", bound=type)
-    Volumes: TypeAlias = Union[Mapping[str, Volume], Mapping[Place, Volume], None]
     #: What a keyword that is not here yet may ask for.
     Nothing: TypeAlias = Union[Literal[0, False, ""], dict[NoReturn, NoReturn], tuple[()], None]
 else:
@@ -130,7 +128,7 @@ class App(metaclass=Explained):
         *,
         image: Image | None = None,
         secrets: Collection[Secret] | None = None,
-        volumes: Volumes = None,
+        volumes: Volumes | None = None,
         include_source: bool = True,
         tags: Mapping[str, str] | None = None,
         **unsupported: Any,
@@ -298,7 +296,7 @@ class App(metaclass=Explained):
         image: Image | None = None,
         env: dict[str, str | None] | None = None,
         secrets: Collection[Secret] | None = None,
-        volumes: Volumes = None,
+        volumes: Volumes | None = None,
         gpu: str | list[str] | None = None,
         timeout: int = DEFAULT_TIMEOUT,
         retries: int | Retries | None = None,
@@ -405,7 +403,7 @@ class App(metaclass=Explained):
         image: Image | None = None,
         env: dict[str, str | None] | None = None,
         secrets: Collection[Secret] | None = None,
-        volumes: Volumes = None,
+        volumes: Volumes | None = None,
         gpu: str | list[str] | None = None,
         timeout: int = DEFAULT_TIMEOUT,
         retries: int | Retries | None = None,

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from modal._calls.conversation import Conversation
     from modal._shared.declaration import Amount, Settings
-    from modal.app import App, Volumes
+    from modal._shared.protocols import Volumes
+    from modal.app import App
     from modal.retries import Retries
     from modal.secret import Secret
 
@@ -149,7 +150,7 @@ class Cls(metaclass=Explained):
         gpu: str | None = None,
         env: dict[str, str | None] | None = None,
         secrets: Collection[Secret] | None = None,
-        volumes: Volumes = None,
+        volumes: Volumes | None = None,
         retries: int | Retries | None = None,
         max_containers: int | None = None,
         buffer_containers: int | None = None,

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from modal._shared.autoscaler import Autoscaler, FunctionStats
     from modal._shared.declaration import Amount
     from modal._shared.payload import Payload
-    from modal._shared.protocols import Yielding
-    from modal.app import App, Volumes
+    from modal._shared.protocols import Volumes, Yielding
+    from modal.app import App
     from modal.cls import Cls
     from modal.function_call import FunctionCall
     from modal.retries import Retries
@@ -323,7 +323,7 @@ class Function(Generic[P, R, L], metaclass=Explained):
         gpu: str | None = None,
         env: dict[str, str | None] | None = None,
         secrets: Collection[Secret] | None = None,
-        volumes: Volumes = None,
+        volumes: Volumes | None = None,
         retries: int | Retries | None = None,
         max_containers: int | None = None,
         buffer_containers: int | None = None,

@@ -10,14 +10,14 @@ from modal.exception import InvalidError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-    from pathlib import PurePosixPath
+    from pathlib import PurePath
     from types import TracebackType
     from typing import IO, Any, ClassVar, Union
 
     from modal._client.volumes import BatchUpload
     from modal._shared.file_entry import FileEntry, FileEntryType, VolumeInfo
 
-    Place = Union[str, PurePosixPath]
+    Place = Union[str, PurePath]
 
 #: Characters of an app's id.
 APP_ID_LENGTH = 25
@@ -440,7 +440,7 @@ def _check_name(method: str, name: object, environment: object) -> None:
         raise InvalidError(f"`environment_name` of `{method}` takes a string, not `{environment!r}`")
 
 
-def check_volumes(volumes: Mapping[Any, Any], owner: str) -> dict[str, Volume]:
+def check_volumes(volumes: object, owner: str) -> dict[str, Volume]:
     """The volumes by where they are, or an `InvalidError` that names who got something else."""
     if not isinstance(volumes, dict):
         raise InvalidError(f"`volumes` of {owner} takes a dict of paths and volumes, not `{type(volumes).__name__}`")

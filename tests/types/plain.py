@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any, assert_type
 
 import modal
@@ -42,6 +43,24 @@ async def follow(url: str) -> AsyncIterator[bytes]:
     yield url.encode()
 
 
+@app.function()
+def untyped(n: int):  # type: ignore[no-untyped-def]
+    yield n
+
+
+MODELS = Path("/models")
+volume = modal.Volume.from_name("models", create_if_missing=True)
+by_path: dict[Path, modal.Volume] = {MODELS: volume}
+
+
+@app.function(volumes={MODELS: volume, PurePosixPath("/posix"): volume, "/text": volume})
+def with_volumes() -> None: ...
+
+
+@app.function(volumes=by_path, image=image.run_commands("true", volumes={MODELS: volume}))
+def with_a_variable() -> None: ...
+
+
 def with_tool(base: modal.Image, name: str) -> modal.Image:
     return base.apt_install(name)
 
@@ -62,6 +81,8 @@ def main(n: int = 3) -> str:
     assert_type(modal.FunctionCall.gather(call, call), list[Any])
     assert_type(list(lines.remote_gen("a")), list[str])
     assert_type(list(follow.remote_gen("a")), list[bytes])
+    for _ in untyped.remote_gen(3):
+        pass
     assert_type(fetch.remote("a"), bytes)
     assert_type(fetch.spawn("a").get(), bytes)
     assert_type(image.pipe(with_tool, "gcc"), modal.Image)

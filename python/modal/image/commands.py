@@ -10,14 +10,12 @@ from modal.image._step import Steps, check_text, flatten, instance_method, path_
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import PurePosixPath
-    from typing import Any, Union
+    from pathlib import PurePath
+    from typing import Any
 
+    from modal._shared.protocols import Volumes
     from modal.image import Image
     from modal.image._step import Environment, Secrets, Strings
-    from modal.volume import Place, Volume
-
-    Volumes = Union[Mapping[str, Volume], Mapping[Place, Volume], None]
 
 #: The most bytes of the pickled arguments of `Image.run_function`; they are sent with every start of the app.
 ARGUMENTS_LIMIT = 2 << 20
@@ -32,7 +30,7 @@ class CommandSteps(Steps):
         *commands: Strings,
         env: Environment = None,
         secrets: Secrets = None,
-        volumes: Volumes = None,
+        volumes: Volumes | None = None,
         gpu: str | None = None,
         force_build: bool = False,
     ) -> Image:
@@ -60,7 +58,7 @@ class CommandSteps(Steps):
         *,
         env: Environment = None,
         secrets: Secrets = None,
-        volumes: Volumes = None,
+        volumes: Volumes | None = None,
         gpu: str | list[str] | None = None,
         cpu: float | None = None,
         memory: int | None = None,
@@ -129,7 +127,7 @@ class CommandSteps(Steps):
         return self._add({"kind": "env", "variables": variables}, [encode_json(variables)])
 
     @instance_method
-    def workdir(self, path: str | PurePosixPath) -> Image:
+    def workdir(self, path: str | PurePath) -> Image:
         """Sets the working directory of later steps and of containers."""
         text = path_text(path, "`Image.workdir`")
         if not text:
@@ -174,7 +172,7 @@ class CommandSteps(Steps):
         return self._add({"kind": method, "arguments": words}, [encode_json(words)])
 
 
-def _wired_volumes(volumes: Volumes, owner: str) -> Callable[[], dict[str, Any]] | None:
+def _wired_volumes(volumes: Volumes | None, owner: str) -> Callable[[], dict[str, Any]] | None:
     """Gives the part of a step that says which volumes it has; None if it has none."""
     if not volumes:
         return None

@@ -10,7 +10,7 @@ from modal.image._step import Steps, instance_method, path_text, quote
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from pathlib import Path, PurePosixPath
+    from pathlib import Path, PurePath
     from typing import Any, Union
 
     from modal.file_pattern_matcher import FilePatternMatcher
@@ -25,7 +25,7 @@ class LocalSteps(Steps):
     """Files, directories, importable source."""
 
     @instance_method
-    def add_local_file(self, local_path: AnyPath, remote_path: str | PurePosixPath, *, copy: bool = False) -> Image:
+    def add_local_file(self, local_path: AnyPath, remote_path: str | PurePath, *, copy: bool = False) -> Image:
         """Adds a local file. If `remote_path` ends with ``/``, the file keeps its name there.
 
         Links of the image on the way are followed inside it; a directory of the image is not replaced.
@@ -43,7 +43,7 @@ class LocalSteps(Steps):
     def add_local_dir(
         self,
         local_path: AnyPath,
-        remote_path: str | PurePosixPath,
+        remote_path: str | PurePath,
         *,
         copy: bool = False,
         ignore: Ignore = (),
