@@ -40,7 +40,7 @@ fn fill(secret: &mut SecretValues, named: &NamedSecrets) -> Result<(), Failure> 
         Some(missing) => {
             let missing = vec![missing.clone()];
             let known = secret.values.keys().cloned().collect();
-            Err(SecretsError::MissingKeys { name, missing, known }.into())
+            Err(SecretsError::MissingKeys { name, environment, missing, known }.into())
         }
     }
 }

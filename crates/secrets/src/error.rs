@@ -23,6 +23,8 @@ pub enum SecretsError {
         name: String,
         /// The environment that it was looked for in.
         environment: String,
+        /// The variables that a program needs of it.
+        required: Vec<String>,
     },
     /// There is one of that name already.
     #[error("there is a secret `{name}` already{}", in_environment(.environment))]
@@ -37,6 +39,8 @@ pub enum SecretsError {
     MissingKeys {
         /// Its name.
         name: String,
+        /// Its environment.
+        environment: String,
         /// Those that are not there.
         missing: Vec<String>,
         /// Those that are.
@@ -79,20 +83,19 @@ impl SecretsError {
 impl Hint for SecretsError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         match self {
-            Self::NotFound { name, environment } => {
-                Some(format!("make it with `modal secret create{} {name} NAME=VALUE`", option(environment)).into())
+            Self::NotFound { name, environment, required } => {
+                let pairs = if required.is_empty() { "NAME=VALUE".to_owned() } else { pairs(required) };
+                Some(format!("make it with `modal secret create{} {name} {pairs}`", option(environment)).into())
             }
-            Self::MissingKeys { name, missing, .. } => {
-                let pairs: Vec<_> = missing.iter().map(|key| format!("{key}=VALUE")).collect();
-                Some(
-                    format!(
-                        "make it anew with all of them: `modal secret create --force {name} {} …`",
-                        pairs.join(" ")
-                    )
-                    .into(),
-                )
+            Self::MissingKeys { name, environment, missing, .. } => {
+                let (option, pairs) = (option(environment), pairs(missing));
+                let command = format!("modal secret create --force{option} {name} {pairs} …");
+                Some(format!("make it anew with all of them: `{command}`").into())
             }
-            Self::Exists { .. } => Some("replace it with `--force`, or take another name".into()),
+            Self::Exists { name, environment } => {
+                let command = format!("modal secret create --force{} {name} …", option(environment));
+                Some(format!("`{command}` replaces it; or take another name").into())
+            }
             Self::Io(error) => Refusal::of(Subject::Store, error)?.hint().map(Cow::Borrowed),
             _ => None,
         }
@@ -110,6 +113,11 @@ fn in_environment(environment: &str) -> String {
 
 fn option(environment: &str) -> String {
     if environment == "main" { String::new() } else { format!(" --env {environment}") }
+}
+
+/// Variables as words of a command.
+fn pairs(names: &[String]) -> String {
+    names.iter().map(|name| format!("{name}=VALUE")).collect::<Vec<_>>().join(" ")
 }
 
 fn list(names: &[String]) -> String {

@@ -73,12 +73,13 @@ impl NamedSecrets {
     }
 
     fn require(&self, name: &SecretName, required: &[String]) -> Result<Kept, SecretsError> {
-        let kept = self.read(name)?.ok_or_else(|| not_found(name))?;
+        let kept = self.read(name)?.ok_or_else(|| not_found(name, required))?;
         let missing: Vec<_> = required.iter().filter(|key| !kept.values.contains_key(*key)).cloned().collect();
         if missing.is_empty() {
             return Ok(kept);
         }
-        Err(SecretsError::MissingKeys { name: name.name.clone(), missing, known: kept.values.into_keys().collect() })
+        let SecretName { name, environment } = name.clone();
+        Err(SecretsError::MissingKeys { name, environment, missing, known: kept.values.into_keys().collect() })
     }
 
     /// Makes a secret. One of that name is replaced if `replace` says so.
@@ -101,7 +102,7 @@ impl NamedSecrets {
     pub fn update(&self, name: &SecretName, values: Values) -> Result<(), SecretsError> {
         check(&values)?;
         let _alone = self.lock(name)?;
-        let mut kept = self.read(name)?.ok_or_else(|| not_found(name))?;
+        let mut kept = self.read(name)?.ok_or_else(|| not_found(name, &[]))?;
         kept.values.extend(values);
         self.write(name, &kept)
     }
@@ -113,12 +114,12 @@ impl NamedSecrets {
     pub fn delete(&self, name: &SecretName) -> Result<(), SecretsError> {
         let file = self.file(name);
         if !file.exists() {
-            return Err(not_found(name));
+            return Err(not_found(name, &[]));
         }
         // Whoever updates it meanwhile would bring it back.
         let locked = self.lock(name)?;
         match fs_err::remove_file(file) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Err(not_found(name)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(not_found(name, &[])),
             other => Ok(other.and_then(|()| locked.sync_all())?),
         }
     }
@@ -199,8 +200,9 @@ fn listed(name: String, Kept { id, created, values }: Kept) -> ListedSecret {
     ListedSecret { id, name, created, variables: values.into_keys().collect() }
 }
 
-fn not_found(name: &SecretName) -> SecretsError {
-    SecretsError::NotFound { name: name.name.clone(), environment: name.environment.clone() }
+fn not_found(name: &SecretName, required: &[String]) -> SecretsError {
+    let SecretName { name, environment } = name.clone();
+    SecretsError::NotFound { name, environment, required: required.to_vec() }
 }
 
 /// Refuses what no process can have in its environment.
@@ -270,9 +272,9 @@ mod tests {
         assert_eq!(error.to_string(), "there is no secret `hf`");
         assert_eq!(error.hint().unwrap(), "make it with `modal secret create hf NAME=VALUE`");
         secrets.delete(&staging).unwrap();
-        let error = secrets.get(&staging, &[]).unwrap_err();
+        let error = secrets.get(&staging, &["TOKEN".into(), "USER".into()]).unwrap_err();
         assert_eq!(error.to_string(), "there is no secret `hf` in the environment `staging`");
-        assert_eq!(error.hint().unwrap(), "make it with `modal secret create --env staging hf NAME=VALUE`");
+        assert_eq!(error.hint().unwrap(), "make it with `modal secret create --env staging hf TOKEN=VALUE USER=VALUE`");
     }
 
     #[test]
