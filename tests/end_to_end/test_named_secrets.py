@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 
-from conftest import Modal
+from conftest import Modal, command
 
 APP = """
 import os
@@ -117,6 +119,28 @@ def test_the_commands(modal: Modal) -> None:
     assert "there is no secret `kept`" in modal("secret", "delete", "kept", "-y", check=False).stderr
     modal("secret", "delete", "kept", "--allow-missing")
     assert modal("secret", "create", "a/b", "A=1", check=False).code == 1
+
+
+def test_an_interrupted_editor_leaves_no_value_behind(modal: Modal) -> None:
+    places = modal.directory / "places"
+    places.mkdir()
+    editor = modal.write("editor", "#!/bin/sh\necho typed > $1; echo ready; exec sleep 60\n")
+    editor.chmod(0o755)
+    environment = {**modal.environment, "EDITOR": str(editor), "TMPDIR": str(places)}
+    asking = subprocess.Popen(
+        [command(), "secret", "create", "typed", "A=-"],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert asking.stdout is not None and asking.stdout.readline() == b"ready\n"
+    os.killpg(asking.pid, signal.SIGINT)
+    assert asking.wait(60) == 1 and list(places.iterdir()) == []
+    asking.stdout.close()
+    without = modal("secret", "create", "typed", "A=-", check=False, EDITOR="", VISUAL="")
+    assert without.code == 1 and "there is no terminal to edit it in" in without.stderr
 
 
 def test_python_makes_changes_and_removes_them(modal: Modal) -> None:

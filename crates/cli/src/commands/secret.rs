@@ -2,20 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io;
 use std::path::Path;
 use std::process::Command;
 
 use lamina_engine::named_secrets;
 use lamina_ground::seconds_since_1970;
 use lamina_secrets::{ListedSecret, SecretName, SecretsError};
+use rustix::termios::isatty;
 use serde_json::{Value, json};
+use signal_hook::consts::SIGINT;
 
 use super::ask::{confirm_removal, say};
 use super::listing::time;
 use super::{USAGE, dotenv, print, print_json};
 use crate::arguments::{CreateSecret, Removal, Secret};
 use crate::failure::Failure;
+use crate::interruption::catch;
 use crate::output::text;
 
 /// Lists, makes or removes.
@@ -120,17 +123,27 @@ fn from_json(text: &str) -> Result<BTreeMap<String, String>, Failure> {
 
 /// What the user writes in an editor, without the last line's end.
 fn edited(name: &str) -> Result<String, Failure> {
-    // Only its user may read it, and it is gone at the end.
-    let mut file = tempfile::Builder::new().prefix("modal-secret-").tempfile()?;
-    file.flush()?;
     let editor = ["VISUAL", "EDITOR"].into_iter().find_map(|name| std::env::var(name).ok().filter(|it| !it.is_empty()));
-    let editor = editor.unwrap_or_else(|| "vi".to_owned());
+    let editor = match editor {
+        Some(editor) => editor,
+        None if isatty(io::stdin()) && isatty(io::stdout()) => "vi".to_owned(),
+        None => {
+            return Err(Failure::new(format!("`{name}` got no value: there is no terminal to edit it in"))
+                .hint("write it into a file for `--from-dotenv` or `--from-json`, or say with `EDITOR` what to run"));
+        }
+    };
+    // Only its user may read it, and it is gone at the end: Ctrl-C is for the editor alone.
+    let mut signals = catch()?;
+    let file = tempfile::Builder::new().prefix("modal-secret-").tempfile()?;
     say(&format!("Waiting for the value of `{name}` from `{editor}` ...\n"));
     let status =
         Command::new("/bin/sh").arg("-c").arg(format!("{editor} \"$1\"")).arg("sh").arg(file.path()).status()?;
     if !status.success() {
         return Err(Failure::new(format!("`{editor}` gave no value for `{name}`: it ended with {status}"))
             .hint("`EDITOR` names the editor"));
+    }
+    if let Some(ended) = signals.pending().find(|origin| origin.signal != SIGINT) {
+        return Err(Failure::new(format!("`{name}` got no value: signal {} came meanwhile", ended.signal)));
     }
     let text = read(file.path())?;
     let value = text.strip_suffix('\n').unwrap_or(&text);
