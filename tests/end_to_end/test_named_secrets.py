@@ -133,7 +133,6 @@ def test_an_interrupted_editor_leaves_no_value_behind(modal: Modal) -> None:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert asking.stdout is not None and asking.stdout.readline() == b"ready\n"
     os.killpg(asking.pid, signal.SIGINT)

@@ -255,6 +255,25 @@ def test_misuse_is_an_error(modal: Modal) -> None:
     assert "modal volume create e2e-same" in result.stderr and "Traceback" not in result.stderr
 
 
+def test_a_volume_that_is_deleted_meanwhile_is_said_to_be_gone(modal: Modal) -> None:
+    modal.write(
+        "app.py",
+        """
+        import modal
+        app = modal.App(image=modal.Image.debian_slim(python_version="3.11"))
+        @app.function(volumes={"/data": modal.Volume.from_name("e2e-gone", create_if_missing=True)})
+        def work(): ...
+        @app.local_entrypoint()
+        def main():
+            modal.Volume.objects.delete("e2e-gone")
+            work.remote()
+        """,
+    )
+    result = modal("run", "app.py", check=False)
+    assert result.code == 1 and "of the store was removed meanwhile" in result.stderr
+    assert "a volume that is deleted is gone for whoever has it" in result.stderr
+
+
 def test_the_commands(modal: Modal) -> None:
     modal("volume", "create", "e2e-cli")
     assert "already" in modal("volume", "create", "e2e-cli", check=False).stderr

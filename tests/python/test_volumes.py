@@ -209,6 +209,26 @@ def test_nothing_is_uploaded_after_an_error(tmp_path):
         batch.put_file(io.StringIO("text"), "/a")
 
 
+def test_nothing_of_a_directory_is_left_out_without_a_word(tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one/file").touch()
+    (tmp_path / "two").mkdir()
+    (tmp_path / "linked").symlink_to("one")
+    os.mkfifo(tmp_path / "pipe")
+    batch = BatchUpload(Taken(), force=False)
+    batch.put_directory(tmp_path, "/to")
+    assert [remote for _, remote, _ in batch._wanted] == ["/to/linked/file", "/to/one/file"]
+    link = tmp_path / "two/link"
+    link.symlink_to("../nowhere")
+    with pytest.raises(FileNotFoundError):
+        batch.put_directory(tmp_path, "/to")
+    link.unlink()
+    link.symlink_to("../one")
+    (tmp_path / "one/back").symlink_to("../two")
+    with pytest.raises(InvalidError, match="leads to a directory that it is in"):
+        batch.put_directory(tmp_path, "/to")
+
+
 @pytest.fixture
 def mounted(tmp_path, monkeypatch):
     """A process that is a container with the volume `data` at `tmp_path`."""

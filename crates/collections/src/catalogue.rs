@@ -3,7 +3,7 @@
 use std::fmt;
 
 use fs_err::File;
-use lamina_ground::{is_object_name, random_id, seconds_since_1970};
+use lamina_ground::{is_app_id, is_object_name, random_id, seconds_since_1970};
 use rusqlite::{Connection, OptionalExtension, Row};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -257,7 +257,10 @@ fn check(kind: Kind, name: &CollectionName) -> Result<(), CollectionsError> {
         Kind::Dict => "a dict",
         Kind::Queue => "a queue",
     };
-    if is_object_name(&name.name) { Ok(()) } else { Err(CollectionsError::Name { what, name: name.name.clone() }) }
+    if !is_object_name(&name.name) || is_app_id(&name.name) {
+        return Err(CollectionsError::Name { what, name: name.name.clone() });
+    }
+    Ok(())
 }
 
 fn check_environment(environment: &str) -> Result<(), CollectionsError> {

@@ -22,7 +22,7 @@ pub use class::ErrorClass;
 pub use file_error::FileError;
 pub use hint::{Hint, causes};
 pub use id::{ALPHABET, random_id, random_name};
-pub use name::is_object_name;
+pub use name::{is_app_id, is_object_name};
 pub use null::null_device;
 pub use refusal::{Refusal, Subject};
 pub use run_record::{RunRecord, run_records};

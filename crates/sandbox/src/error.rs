@@ -66,6 +66,12 @@ pub enum SandboxError {
         /// What the kernel says.
         source: io::Error,
     },
+    /// What was to be mounted is not there any more.
+    #[error("the sandbox could not be set up: `{path}` of the store was removed meanwhile")]
+    Gone {
+        /// What it was.
+        path: String,
+    },
     /// The kernel refuses user namespaces.
     #[error("this machine refuses user namespaces: {source}. `modal doctor` says how to allow them")]
     UserNamespace {
@@ -138,6 +144,9 @@ impl Hint for SandboxError {
                 Refusal::of(Subject::Image, source)
             }
             Self::Io(error) | Self::Wire(WireError::Io(error)) => Refusal::of(Subject::Machine, error),
+            Self::Gone { .. } => {
+                return Some("a volume that is deleted is gone for whoever has it: run the app again".into());
+            }
             Self::IdMap { hint, .. } => return Some(hint.into()),
             Self::Reserve { .. } => return Some("set it to a whole number such as `1024`, or unset it".into()),
             _ => None,

@@ -14,6 +14,8 @@ use crate::SandboxError;
 pub(crate) enum Kind {
     Setup,
     UserNamespace,
+    /// What was to be mounted is not there any more.
+    Gone,
     /// What was being done is the resource's name.
     Resource,
     CommandNotFound,
@@ -67,6 +69,7 @@ impl From<Failure> for SandboxError {
                 Self::Setup { what: failure.what, path: failure.path, subject: failure.refusal.subject, source }
             }
             Kind::UserNamespace => Self::UserNamespace { source },
+            Kind::Gone => Self::Gone { path: failure.path },
             Kind::Resource => Self::Resource { name: failure.what, path: failure.path, source },
             Kind::CommandNotFound => Self::CommandNotFound { command: failure.what, path: failure.path },
             // The file is there: what the kernel did not find is what its first line names.

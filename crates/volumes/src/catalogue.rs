@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use fs_err::File;
-use lamina_ground::{is_object_name, random_id, seconds_since_1970};
+use lamina_ground::{is_app_id, is_object_name, random_id, seconds_since_1970};
 use lamina_store::{Job, JobError, JobTable, WorkerContext};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -177,6 +177,16 @@ fn check(name: &VolumeName) -> Result<(), JobError> {
     Ok(())
 }
 
+/// Refuses what no volume can be called from now on.
+fn check_new(name: &VolumeName) -> Result<(), JobError> {
+    check(name)?;
+    if is_app_id(&name.name) {
+        let message = format!("`{}` cannot be the name of a volume: it looks like the id of an app", name.name);
+        return Err(JobError::new(INVALID, message));
+    }
+    Ok(())
+}
+
 fn taken(name: &VolumeName) -> JobError {
     JobError::new(TAKEN, format!("there is a volume `{}` already", name.name))
 }
@@ -220,6 +230,7 @@ impl Job for FindVolume {
         if !self.create {
             return Ok(None);
         }
+        check_new(&self.name)?;
         let locked = lock(context.content())?;
         match find(context.content(), &self.name)? {
             None => make(context, self.name, &locked).map(Some),
@@ -234,7 +245,7 @@ impl Job for MakeVolume {
 
     fn run(self, context: &WorkerContext, _: Vec<OwnedFd>) -> Result<Volume, JobError> {
         if let Some(name) = self.name {
-            check(&name)?;
+            check_new(&name)?;
             let locked = lock(context.content())?;
             if find(context.content(), &name)?.is_some() {
                 return Err(taken(&name));
@@ -284,7 +295,7 @@ impl Job for RenameVolume {
             return Err(JobError::new(INVALID, "an ephemeral volume has no name to change"));
         };
         let name = VolumeName { environment, name: self.name };
-        check(&name)?;
+        check_new(&name)?;
         if find(context.content(), &name)?.is_some_and(|other| other.id != volume.id) {
             return Err(taken(&name));
         }

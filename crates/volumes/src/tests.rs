@@ -108,6 +108,14 @@ fn a_volume_is_made_found_renamed_and_removed() {
 }
 
 #[test]
+fn no_volume_is_called_as_an_app_is_identified() {
+    let (stand, id) = (Stand::new(), "ap-1234567890123456789012");
+    assert_eq!(class(stand.volumes().named(&name(id), true)), ErrorClass::InvalidError);
+    let made = stand.make("data");
+    assert_eq!(class(stand.volumes().rename(&made.id, id)), ErrorClass::InvalidError);
+}
+
+#[test]
 fn volumes_that_are_made_at_the_same_time_are_one() {
     let stand = Stand::new();
     let ids = std::thread::scope(|scope| {

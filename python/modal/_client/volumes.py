@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from stat import S_ISDIR, S_ISREG
 
 from modal._client.errands import errand
 from modal._shared.file_entry import FileEntry, MissingFile, VolumeInfo, check_path, entries
@@ -124,6 +125,22 @@ def _named(path: str) -> str:
     return path
 
 
+def _files_below(directory: str, recursive: bool, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
+    """The paths of the files below a directory, links followed; `above` are the directories that it is in."""
+    status = os.stat(directory)
+    identity = status.st_dev, status.st_ino
+    if identity in above:
+        raise InvalidError(f"the link `{directory}` leads to a directory that it is in")
+    for name in sorted(os.listdir(directory)):
+        path = os.path.join(directory, name)
+        # A link that leads nowhere is a mistake, and no reason to leave something out.
+        mode = os.stat(path).st_mode
+        if S_ISREG(mode):
+            yield path
+        elif S_ISDIR(mode) and recursive:
+            yield from _files_below(path, recursive, above | {identity})
+
+
 class BatchUpload:
     """Local files on their way into a volume: the block of `Volume.batch_upload`."""
 
@@ -145,15 +162,9 @@ class BatchUpload:
         """Takes the files of a local directory, and of those below it if `recursive`, to a directory of the volume."""
         local, remote = os.fspath(local_path), os.fspath(remote_path)
         assert os.path.isdir(local), f"`{local}` is no directory"
-        for directory, below, names in os.walk(local, followlinks=True):
-            below.sort()
-            if not recursive:
-                below.clear()
-            for name in sorted(names):
-                path = os.path.join(directory, name)
-                if os.path.isfile(path):
-                    target = os.path.join(remote, os.path.relpath(path, local))
-                    self._wanted.append((path, _named(target.replace(os.sep, "/")), None))
+        for path in _files_below(local, recursive):
+            target = os.path.join(remote, os.path.relpath(path, local))
+            self._wanted.append((path, _named(target.replace(os.sep, "/")), None))
 
     def __enter__(self) -> BatchUpload:
         return self

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
-use lamina_ground::{is_object_name, random_name};
+use lamina_ground::{is_app_id, is_object_name, random_name};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -58,12 +58,6 @@ impl std::fmt::Display for DeploymentName {
             write!(formatter, " in the environment `{}`", self.environment)
         }
     }
-}
-
-/// Whether this looks like the id of an app.
-fn is_app_id(text: &str) -> bool {
-    text.strip_prefix("ap-")
-        .is_some_and(|rest| rest.len() == 22 && rest.bytes().all(|byte| byte.is_ascii_alphanumeric()))
 }
 
 /// A deployed app.

@@ -1,9 +1,10 @@
 //! `modal volume`: directories that outlive containers.
 
 use std::fmt::Write as _;
+use std::fs::Metadata;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use fs_err::File;
@@ -212,6 +213,7 @@ fn recursively(error: &VolumeError) -> Failure {
 
 /// Takes in local files, and puts them into the volume when all are there.
 fn put(volumes: Volumes<'_>, id: &str, local: &Path, remote: &str, force: bool) -> Result<(), Failure> {
+    status_of(local)?;
     let remote = if remote.ends_with('/') {
         let whole = fs_err::canonicalize(local)?;
         let name = whole.file_name().and_then(|name| name.to_str());
@@ -220,12 +222,13 @@ fn put(volumes: Volumes<'_>, id: &str, local: &Path, remote: &str, force: bool) 
     } else {
         remote.to_owned()
     };
-    let mut wanted = Vec::new();
+    let mut found = Found::default();
     if local.is_dir() {
-        walk(local, &remote, &mut wanted)?;
+        walk(local, &remote, &[], &mut found)?;
     } else {
-        wanted.push((local.to_owned(), remote));
+        found.wanted.push((local.to_owned(), remote));
     }
+    let Found { wanted, left_out } = found;
     let mut uploads = Vec::with_capacity(wanted.len());
     for (path, remote) in wanted {
         let file = File::open(&path)?;
@@ -242,22 +245,52 @@ fn put(volumes: Volumes<'_>, id: &str, local: &Path, remote: &str, force: bool) 
         if count == 1 { "file" } else { "files" },
         text::bytes(size)
     ));
+    if left_out > 0 {
+        say(&format!("Left out {left_out} pipes, sockets and devices: only files and directories are taken.\n"));
+    }
     Ok(())
 }
 
-/// The files below a directory, links followed, and where each goes.
-fn walk(directory: &Path, remote: &str, wanted: &mut Vec<(PathBuf, String)>) -> Result<(), Failure> {
+/// What a local directory holds.
+#[derive(Default)]
+struct Found {
+    /// The files, and where each goes.
+    wanted: Vec<(PathBuf, String)>,
+    /// How much is no file.
+    left_out: usize,
+}
+
+/// What is at a local path, links followed.
+fn status_of(path: &Path) -> Result<Metadata, Failure> {
+    let is_link = || path.symlink_metadata().is_ok();
+    fs_err::metadata(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound if is_link() => Failure::new(format!("the link `{}` leads nowhere", path.display())),
+        io::ErrorKind::NotFound => Failure::new(format!("`{}` does not exist", path.display())),
+        _ => Failure::from(error),
+    })
+}
+
+/// Finds the files below a directory, links followed; `above` are the directories that it is in.
+fn walk(directory: &Path, remote: &str, above: &[(u64, u64)], found: &mut Found) -> Result<(), Failure> {
+    let status = status_of(directory)?;
+    let identity = (status.dev(), status.ino());
+    if above.contains(&identity) {
+        return Err(Failure::new(format!("the link `{}` leads to a directory that it is in", directory.display())));
+    }
+    let above = [above, &[identity]].concat();
     let mut entries = fs_err::read_dir(directory)?.collect::<Result<Vec<_>, _>>()?;
     entries.sort_by_key(fs_err::DirEntry::file_name);
     for entry in entries {
         let (path, name) = (entry.path(), entry.file_name());
         let name = name.to_str().ok_or_else(|| Failure::new(format!("`{}` has no name in UTF-8", path.display())))?;
         let target = format!("{}/{name}", remote.trim_end_matches('/'));
-        let metadata = fs_err::metadata(&path)?;
-        if metadata.is_dir() {
-            walk(&path, &target, wanted)?;
-        } else if metadata.is_file() {
-            wanted.push((path, target));
+        let status = status_of(&path)?;
+        if status.is_dir() {
+            walk(&path, &target, &above, found)?;
+        } else if status.is_file() {
+            found.wanted.push((path, target));
+        } else {
+            found.left_out += 1;
         }
     }
     Ok(())
@@ -295,9 +328,20 @@ mod tests {
         for name in ["b", "a", "deep/c"] {
             fs_err::write(directory.path().join(name), "").unwrap();
         }
-        let mut wanted = Vec::new();
-        walk(directory.path(), "/to/", &mut wanted).unwrap();
-        let targets: Vec<_> = wanted.into_iter().map(|(_, target)| target).collect();
+        let walked = || {
+            let mut found = Found::default();
+            walk(directory.path(), "/to/", &[], &mut found).map(|()| found)
+        };
+        let targets: Vec<_> = walked().unwrap().wanted.into_iter().map(|(_, target)| target).collect();
         assert_eq!(targets, ["/to/a", "/to/b", "/to/deep/c"]);
+        let link = directory.path().join("deep/link");
+        for (target, words) in [("nowhere", "leads nowhere"), ("..", "leads to a directory that it is in")] {
+            fs_err::os::unix::fs::symlink(target, &link).unwrap();
+            let failure = format!("{:?}", walked().err().unwrap());
+            assert!(failure.contains(words), "{failure}");
+            fs_err::remove_file(&link).unwrap();
+        }
+        let _socket = std::os::unix::net::UnixListener::bind(&link).unwrap();
+        assert_eq!(walked().unwrap().left_out, 1);
     }
 }

@@ -12,10 +12,11 @@ use std::os::fd::OwnedFd;
 
 use lamina_system::{self as system, attribute};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{chdir, fchdir, pivot_root};
 
-use crate::failure::{During, Failure};
+use crate::failure::{During, Failure, Kind};
 use crate::tiny_root::{RESOURCES, STORE, clone_tree, clone_tree_at, memory_filesystem};
 use crate::{Mount, SandboxSpec};
 use image::Image;
@@ -96,6 +97,9 @@ fn part_of(whole: &str, part: &str, recursive: bool) -> Result<OwnedFd, Failure>
         rustix::fs::openat(CWD, whole, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).during("open", whole)?;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     let found = openat2(&directory, part, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
-        .during(&format!("find in `{}`", whole.trim_start_matches('/')), part)?;
+        .during(&format!("find in `{}`", whole.trim_start_matches('/')), part)
+        .map_err(|failure| {
+            if failure.refusal.errno == Errno::NOENT.raw_os_error() { failure.of_kind(Kind::Gone) } else { failure }
+        })?;
     clone_tree_at(&found, "", recursive).during("copy the mount of", part)
 }
