@@ -125,6 +125,12 @@ impl Contents {
         Ok(Self { files, empty_directories, warnings: conflicts.into_iter().map(warning).collect() })
     }
 
+    /// The first sentence about packages with different files at one path, if there are any.
+    #[must_use]
+    pub fn conflict(&self) -> Option<&str> {
+        self.warnings.first().map(String::as_str)
+    }
+
     /// Whether the file at a path is that of the package at this position.
     #[must_use]
     pub fn is_of(&self, position: usize, path: &str) -> bool {

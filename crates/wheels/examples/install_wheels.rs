@@ -95,6 +95,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         installer: request.installer,
         pip: None,
         lock: None,
+        request: Some(&request),
     };
     let report = lamina_wheels::install(&resolution, &target, &installation, &workshop)?;
     let (files, downloaded) = (report.files, report.downloaded);

@@ -241,6 +241,10 @@ impl Header {
             return Err(format!("`{path}` is neither a regular file nor a directory").into());
         }
         let executable = self.mode & 0o111 != 0;
+        if executable && self.mode & FILE_TYPE == 0 {
+            // To pip it is not executable then, to `uv` it is.
+            return Err(format!("`{path}` is executable, and not said to be a file").into());
+        }
         Ok(Content::File(Entry { index, path: path.to_owned(), size: self.size, executable }))
     }
 }

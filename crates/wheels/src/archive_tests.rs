@@ -88,6 +88,18 @@ fn symbolic_links_are_refused() {
 }
 
 #[test]
+fn what_is_executable_is_said_to_be_a_file() {
+    let options = SimpleFileOptions::default().unix_permissions(0o755);
+    let mut writer = ZipWriter::new(io::Cursor::new(Vec::new()));
+    writer.start_file("pkg/tool", options).unwrap();
+    let mut bytes = writer.finish().unwrap().into_inner();
+    assert!(open(&bytes).unwrap().entries()[0].executable);
+    let record = bytes.windows(4).position(|window| window == [0x50, 0x4b, 1, 2]).unwrap();
+    bytes[record + 38..record + 42].copy_from_slice(&(0o755_u32 << 16).to_le_bytes());
+    assert!(refusal(&bytes).contains("`pkg/tool` is executable"));
+}
+
+#[test]
 fn a_directory_is_one_by_its_name() {
     let mut writer = ZipWriter::new(io::Cursor::new(Vec::new()));
     writer.add_directory("pkg/", SimpleFileOptions::default()).unwrap();

@@ -27,8 +27,9 @@ use crate::interpreter::FindInterpreter;
 use crate::link::LinkWheels;
 use crate::lock::{Resolution, Source, Wheel};
 use crate::manifest::{self, Manifest, descriptions, manifest_name};
+use crate::needs::{self, ReadNeeds};
 use crate::place::LinkedWheel;
-use crate::request::{Installer, Target};
+use crate::request::{Installer, Request, Target};
 use crate::scripts::ProgramForm;
 use crate::unpack::{DANGEROUS, UNUSUAL, UnpackWheel, Unpacked};
 
@@ -50,6 +51,8 @@ pub struct Installation<'a> {
     pub pip: Option<&'a str>,
     /// The absolute path of an empty file that the installer leaves behind.
     pub lock: Option<&'a str>,
+    /// What was asked for, unless a lock said what to install.
+    pub request: Option<&'a Request>,
 }
 
 /// What was installed.
@@ -79,6 +82,7 @@ pub fn jobs(table: JobTable) -> JobTable {
         .register::<SurveyImage>()
         .register::<FindInterpreter>()
         .register::<QueryWheels>()
+        .register::<ReadNeeds>()
         .register::<PublishWheels>()
         .with_packages(manifest::packages)
 }
@@ -147,6 +151,12 @@ impl Run<'_> {
             self.prepare(&states, &report)?;
         }
         self.workshop.cancel.check()?;
+        if let Some(request) = self.installation.request {
+            let needs = store.job(&needs::reading(&self.wheels), &[])?;
+            if let Some(reason) = needs::differs(&needs, &self.wheels, request, self.target) {
+                return Err(WheelError::needs_sandbox(reason));
+            }
+        }
         (self.workshop.progress)("installing", 0, self.wheels.len() as u64);
         let linked = std::thread::scope(|scope| {
             let publish = PublishWheels { names: self.manifest_names(), forget: false };

@@ -17,6 +17,7 @@ mod lock;
 mod locked;
 mod manifest;
 mod markers;
+mod needs;
 mod netrc;
 mod place;
 mod record;

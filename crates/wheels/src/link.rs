@@ -14,7 +14,7 @@ use crate::request::{Installer, Target};
 use crate::scripts::{ProgramForm, is_reserved_by_uv};
 
 /// Installs wheels, all of them unpacked before, into a bare upper. Of several with the same path, the last one's file
-/// stays, as with `uv`.
+/// stays, as with `uv`; pip's order follows from what the packages need, so that such packages are left to it.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct LinkWheels {
     pub(crate) work: String,
@@ -52,6 +52,10 @@ impl Job for LinkWheels {
             Package { name: "uv".to_owned(), files: vec![file], empty_directories: Vec::new() }
         }));
         let mut contents = Contents::new(placed)?;
+        if let Some(conflict) = contents.conflict().filter(|_| self.installer == Installer::Pip) {
+            let files = conflict.split(';').next().unwrap_or_default();
+            return Err(JobError::new(NOT_LINKABLE, format!("{files}: whose stay follows from what needs what")));
+        }
         for (position, (wheel, manifest, bytecode)) in wheels.iter().enumerate() {
             for (source, file) in place_bytecode(wheel, manifest, bytecode, &self.target) {
                 if contents.is_of(position, &source) {

@@ -50,9 +50,9 @@ pub(crate) struct Bytecode {
 }
 
 impl Manifest {
-    /// Bytes of Python source: the measure of the work of compiling.
+    /// Bytes of Python source, the measure of the work of compiling; of an empty module there is some to do as well.
     pub(crate) fn source_bytes(&self) -> u64 {
-        self.files.iter().filter(|file| self.is_module(&file.path)).map(|file| file.size).sum()
+        self.files.iter().filter(|file| self.is_module(&file.path)).map(|file| file.size.max(1)).sum()
     }
 
     /// Whether a file is Python source below the site directory.
@@ -172,6 +172,26 @@ mod tests {
         assert_eq!(manifest.dist_info, "demo-1.0.dist-info");
         assert_eq!((manifest.files.len(), manifest.entry_points[0].function.as_str()), (2, "main"));
         assert_eq!(bytecode.files["demo.py"], manifest.files[1].digest);
+    }
+
+    #[test]
+    fn empty_modules_are_compiled_as_well() {
+        let file = |path: &str| ManifestFile {
+            path: path.to_owned(),
+            digest: Digest::of(b""),
+            mode: 0o644,
+            size: 0,
+            record: String::new(),
+            script: None,
+        };
+        let manifest = |path| Manifest {
+            dist_info: "a-1.0.dist-info".to_owned(),
+            files: vec![file(path)],
+            empty_directories: Vec::new(),
+            entry_points: Vec::new(),
+        };
+        assert_eq!(manifest("a/__init__.py").source_bytes(), 1);
+        assert_eq!(manifest("a/py.typed").source_bytes(), 0);
     }
 
     #[test]

@@ -31,6 +31,12 @@ pub struct Request {
 }
 
 impl Request {
+    /// All lines that say something about a version: packages, requirements files and constraints.
+    pub(crate) fn stated(&self) -> Vec<String> {
+        let files = self.requirements.iter().flat_map(|file| requirement::lines(&file.contents));
+        self.packages.iter().cloned().chain(files).chain(requirement::lines(&self.constraints)).collect()
+    }
+
     /// Whether its requirements files name the index to use, which then is the only one.
     #[must_use]
     pub fn requirements_name_index(&self) -> bool {

@@ -100,6 +100,38 @@ pub(crate) fn names_index(line: &str) -> bool {
     option.is_some_and(|rest| rest.starts_with([' ', '\t', '=']))
 }
 
+/// The bounds of versions that a requirement states, of the form `>=1.0`; none if it names an address.
+pub(crate) fn specifiers(requirement: &str) -> Vec<&str> {
+    let stated = requirement.split(';').next().unwrap_or_default().split(" --").next().unwrap_or_default();
+    let Some(start) = stated.find(|character| "<>=!~@".contains(character)) else { return Vec::new() };
+    if stated[start..].starts_with('@') {
+        return Vec::new();
+    }
+    stated[start..].trim_end().trim_end_matches(')').split(',').map(str::trim).collect()
+}
+
+/// Whether a requirement has pip take pre-releases: it names one as a version that is included.
+pub(crate) fn asks_for_pre_release(requirement: &str) -> bool {
+    specifiers(requirement).into_iter().any(|specifier| {
+        let version = specifier.trim_start_matches(|character| "<>=!~".contains(character));
+        let operator = &specifier[..specifier.len() - version.len()];
+        matches!(operator, "==" | ">=" | "<=" | "~=" | "===") && is_pre_release(version)
+    })
+}
+
+/// Whether a version is an alpha, beta, candidate or development version.
+pub(crate) fn is_pre_release(version: &str) -> bool {
+    let public = version.split('+').next().unwrap_or_default().to_ascii_lowercase();
+    let mut words = public.split(|character: char| !character.is_ascii_alphabetic());
+    words.any(|word| matches!(word, "a" | "alpha" | "b" | "beta" | "c" | "rc" | "pre" | "preview" | "dev"))
+}
+
+/// Whether a requirement's marker is about the kernel that runs.
+pub(crate) fn asks_for_kernel(requirement: &str) -> bool {
+    let marker = requirement.split_once(';').map_or("", |(_, marker)| marker);
+    ["platform_release", "platform_version"].iter().any(|variable| marker.contains(variable))
+}
+
 /// The normalised name that a requirement line begins with, if it begins with one.
 #[must_use]
 pub fn name(line: &str) -> Option<String> {
@@ -213,6 +245,21 @@ mod tests {
         }
         for line in ["--extra-index-url https://x.invalid", "--index-strategy x", "-f x", "ipython"] {
             assert!(!names_index(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn bounds_are_read() {
+        assert_eq!(specifiers("a[b] (>=1, <2) ; python_version > '3'"), [">=1", "<2"]);
+        assert_eq!(specifiers("a==1 --hash=sha256:ab"), ["==1"]);
+        assert!(
+            specifiers("a[b]; python_version > '3'").is_empty() && specifiers("a @ https://x.invalid/=1b2").is_empty()
+        );
+        for requirement in ["a>=1.0b1", "a (~=2.0.dev3)", "a<3,==1.0RC1", "a===1.0-alpha", "a==1.0.post1.dev2"] {
+            assert!(asks_for_pre_release(requirement), "{requirement}");
+        }
+        for requirement in ["a", "a>=1.0.post1", "a<2.0.dev0", "a!=1.0b1", "a==1.0+dev", "a>1.0rc1", "beta>=1"] {
+            assert!(!asks_for_pre_release(requirement), "{requirement}");
         }
     }
 

@@ -11,6 +11,7 @@ use lamina_workshop::Workshop;
 
 use crate::error::WheelError;
 use crate::lock::{self, Resolution};
+use crate::markers;
 use crate::request::{Installed, Installer, Request, Target};
 use crate::requirement::{self, Allowed};
 use crate::tags::{Tags, uv_platform};
@@ -90,7 +91,7 @@ fn ask(
         return Err(WheelError::Lock { detail: format!("it is longer than {} MiB", ANSWER_LIMIT >> 20) });
     }
     let wheels = lock::parse(&fs::read_to_string(&output)?, scratch.path(), &Tags::of(target))?;
-    let requested = requested_names(request);
+    let requested = requested_names(request, target);
     let mut resolution = keep_installed(wheels, target, installed)?;
     digests.check(&resolution)?;
     for wheel in &mut resolution.wheels {
@@ -137,7 +138,11 @@ fn check_request(request: &Request) -> Result<(), WheelError> {
         .packages
         .iter()
         .find_map(|package| requirement::is_no_requirement(package))
-        .or_else(|| constraints.iter().find_map(|line| requirement::is_no_plain_constraint(line)));
+        .or_else(|| constraints.iter().find_map(|line| requirement::is_no_plain_constraint(line)))
+        .or_else(|| {
+            let stated = request.stated().into_iter().find(|line| requirement::asks_for_kernel(line))?;
+            Some(format!("`{stated}` depends on the kernel that runs"))
+        });
     reason.map_or(Ok(()), |reason| Err(WheelError::needs_sandbox(reason)))
 }
 
@@ -253,6 +258,9 @@ const HINTS: [(&[&str], &str); 6] = [
 /// What it says of a version that was withdrawn: `pip` takes one that another package pins, and `uv` does not.
 const WITHDRAWN: &str = " was yanked";
 
+/// What it says of an address among the requirements of a package, which `pip` takes.
+const INNER_ADDRESS: &str = " was included as a URL dependency";
+
 /// Turns the resolver's message into an error with a remedy.
 fn explain(message: &str, installer: Installer) -> WheelError {
     let has = |words: &[&str]| words.iter().any(|word| message.contains(word));
@@ -266,6 +274,9 @@ fn explain(message: &str, installer: Installer) -> WheelError {
     if installer == Installer::Pip && message.contains(WITHDRAWN) {
         return WheelError::needs_sandbox("a version that may be wanted was yanked");
     }
+    if installer == Installer::Pip && message.contains(INNER_ADDRESS) {
+        return WheelError::needs_building("a package needs another one by its address");
+    }
     let hint = HINTS.iter().find(|(words, _)| has(words)).map(|(_, hint)| (*hint).to_owned());
     WheelError::Resolution { message, hint }
 }
@@ -277,9 +288,14 @@ fn to_build(message: &str) -> Option<String> {
     Some(format!("{} has to be built", rest.lines().next()?))
 }
 
-fn requested_names(request: &Request) -> HashSet<String> {
+/// What is asked for by name, where its marker holds.
+fn requested_names(request: &Request, target: &Target) -> HashSet<String> {
     let files = request.requirements.iter().flat_map(|file| requirement::lines(&file.contents));
-    request.packages.iter().cloned().chain(files).filter_map(|line| requirement::name(&line)).collect()
+    let holds = |line: &String| {
+        let marker = line.split_once(';').map(|(_, marker)| marker.split(" --").next().unwrap_or_default().trim());
+        marker.and_then(|marker| markers::holds(marker, target)) != Some(false)
+    };
+    request.packages.iter().cloned().chain(files).filter(holds).filter_map(|line| requirement::name(&line)).collect()
 }
 
 /// What of the image an installer looks at: pip at all that Python finds, `uv` at where it installs to.

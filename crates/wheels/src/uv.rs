@@ -130,7 +130,11 @@ impl<'a> Uv<'a> {
             arguments.push("--no-index".to_owned());
         }
         let pip_index = pip.index_url.filter(|_| unset(["UV_DEFAULT_INDEX", "UV_INDEX_URL"]));
-        let pip_extra = if unset(["UV_INDEX", "UV_EXTRA_INDEX_URL"]) { pip.extra_index_urls } else { Vec::new() };
+        let mut pip_extra = if unset(["UV_INDEX", "UV_EXTRA_INDEX_URL"]) { pip.extra_index_urls } else { Vec::new() };
+        if request.installer == Installer::Pip {
+            // Of a version that several have, pip takes the file of the last, and `uv` that of the first.
+            pip_extra.reverse();
+        }
         Ok(Self {
             resolver,
             directory,

@@ -114,7 +114,12 @@ fn describe(index: &IndexOptions) -> Value {
 
 impl Recipe for PythonPlan {
     fn execute(self: Box<Self>, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
-        let linked = self.install_wheels(context, log);
+        let linked = match self.install_wheels(context, log) {
+            Err(WheelError::NeedsSandbox { reason, builds }) => {
+                Err(WheelError::NeedsSandbox { reason, builds: builds || self.is_likely_to_build(context) })
+            }
+            linked => linked,
+        };
         or_inside(linked, context, log, |toolchain, log| self.install_in_sandbox(context, toolchain, log))
     }
 }
@@ -188,12 +193,13 @@ impl Place {
         self.python.foreign.is_some()
     }
 
-    /// Links wheels into an upper that is committed by these rules, for the interpreter or an environment of it.
+    /// Links wheels into an upper that is committed by these rules, for the interpreter or an environment of it. The request
+    /// is what they were resolved from, unless a lock names them.
     pub(super) fn link(
         &self,
         resolution: &Resolution,
         target: &Target,
-        installer: Installer,
+        (installer, request): (Installer, Option<&Request>),
         (work, rules): (Work, CommitRules),
         context: &StepContext<'_>,
         log: &mut StepLog,
@@ -210,6 +216,7 @@ impl Place {
             installer,
             pip,
             lock: lock.as_deref(),
+            request,
         };
         let held = context.workshop.store.hold_off_collection().map_err(|error| WheelError::Job(error.into()))?;
         let report = lamina_wheels::install(resolution, target, &installation, &context.workshop)?;
@@ -237,7 +244,7 @@ impl PythonPlan {
         if self.uv_version.is_some() {
             return Err(WheelError::needs_sandbox("a certain version of uv is asked for"));
         }
-        if let Some(reason) = self.names_variable() {
+        if let Some(reason) = self.names_variable().or_else(|| self.prefers_index()) {
             return Err(WheelError::needs_sandbox(reason));
         }
         let directory = context.parent.config.working_directory.as_deref().unwrap_or("/");
@@ -247,7 +254,28 @@ impl PythonPlan {
         let resolution = lamina_wheels::resolve(&self.request, &place.target, &place.installed, refresh, workshop)?;
         let work = workshop.store.new_work().map_err(|error| WheelError::Job(error.into()))?;
         let rules = CommitRules { package_times: true, ..CommitRules::default() };
-        place.link(&resolution, &place.target, self.request.installer, (work, rules), context, log)
+        let asked = (self.request.installer, Some(&self.request));
+        place.link(&resolution, &place.target, asked, (work, rules), context, log)
+    }
+
+    /// Whether something has to be built, as far as can be told without the settings and options for which the installer
+    /// runs inside: where a part in C is optional, a build without compilers leaves it out and does not fail.
+    fn is_likely_to_build(&self, context: &StepContext<'_>) -> bool {
+        let asks = |(name, value): (&String, &String)| BUILD_VARIABLES.contains(&name.as_str()) && !value.is_empty();
+        if environment(context).iter().any(asks) {
+            return true;
+        }
+        let request = Request { extra_options: String::new(), ..self.request.clone() };
+        let resolved = named_python(&context.workshop.store.view_paths(&context.parent.layers), context)
+            .and_then(|(python, interpreter)| target(&python, &context.parent.facts, interpreter))
+            .and_then(|target| lamina_wheels::resolve(&request, &target, &[], false, &context.workshop));
+        matches!(resolved, Err(WheelError::NeedsSandbox { builds: true, .. }))
+    }
+
+    /// Why pip may choose another file than the resolver, if it may.
+    fn prefers_index(&self) -> Option<String> {
+        let links = self.request.find_links.as_deref().filter(|_| self.request.installer == Installer::Pip)?;
+        Some(format!("of a version that both have, pip takes the file of the index, not that of `{links}`"))
     }
 
     /// Why the installer has to read the requirements itself, if it has to: they name variables.
@@ -320,6 +348,9 @@ fn search_path<'a>(context: &'a StepContext<'_>) -> &'a str {
     let own = context.node.variables().filter(|(name, _)| *name == "PATH").last().map(|(_, value)| value);
     own.or_else(|| context.parent.config.environment.get("PATH").map(String::as_str)).unwrap_or_default()
 }
+
+/// Variables with which an installer builds what has wheels.
+const BUILD_VARIABLES: [&str; 3] = ["PIP_NO_BINARY", "UV_NO_BINARY", "UV_NO_BINARY_PACKAGE"];
 
 /// Flags of every `uv pip install`, which installs for the Python that the PATH names first, as `pip` does.
 const UV_FLAGS: &str = "--break-system-packages --compile-bytecode --python \"$(command -v python)\"";

@@ -147,7 +147,7 @@ impl SyncPlan {
         let work = context.workshop.store.new_work()?;
         let rules = self.installation(&arguments, None, context)?.run_on(&work, context, log)?;
         let target = place.target.in_environment(ENVIRONMENT);
-        let linked = place.link(resolution, &target, Installer::Uv, (work, rules), context, log);
+        let linked = place.link(resolution, &target, (Installer::Uv, None), (work, rules), context, log);
         Ok(linked.map(|mut made| {
             if let Made::Work { facts, .. } = &mut made {
                 facts.config = Self::facts(context).config;
