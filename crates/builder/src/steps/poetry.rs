@@ -20,6 +20,8 @@ struct PoetryPlan {
     step: PoetryInstallFromFile,
     pyproject: String,
     lock: Option<String>,
+    /// Whether the lock has something that can only be built.
+    builds: bool,
 }
 
 /// The project and its lock file.
@@ -81,6 +83,7 @@ impl LayerKind for PoetryInstallFromFile {
         let (pyproject, lock) = files(self)?;
         material.add("kind", "poetry_install_from_file");
         add_compiling(&pyproject, lock.as_ref(), material);
+        let builds = lock.as_ref().is_some_and(ProjectFile::has_sources_only);
         let (pyproject, lock) = (pyproject.text, lock.map(|lock| lock.text));
         material.add("pyproject", Digest::of(pyproject.as_bytes()).hex());
         material.add("lock", lock.as_ref().map(|lock| Digest::of(lock.as_bytes()).hex()));
@@ -88,7 +91,7 @@ impl LayerKind for PoetryInstallFromFile {
         material.add("without", self.without.clone());
         material.add("only", self.only.clone());
         material.add("old_installer", self.old_installer);
-        Ok(Box::new(PoetryPlan { step: self.clone(), pyproject, lock }))
+        Ok(Box::new(PoetryPlan { step: self.clone(), pyproject, lock, builds }))
     }
 }
 
@@ -142,8 +145,9 @@ fn advice(said: &[String], is_own: bool) -> Option<&'static str> {
 
 impl Recipe for PoetryPlan {
     fn execute(self: Box<Self>, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
-        let made =
-            installer::with_compilers(false, context, log, |toolchain, log| self.install(context, toolchain, log));
+        let made = installer::with_compilers(self.builds, context, log, |toolchain, log| {
+            self.install(context, toolchain, log)
+        });
         made.map_err(|error| match error {
             StepError::Failed { message, hint } => {
                 let advice = advice(&log.tail(), self.step.poetry_version.is_none());
@@ -215,7 +219,7 @@ mod tests {
         let mut step = step("/x");
         step.with = vec!["a".to_owned(), "b".to_owned()];
         step.only = vec!["c".to_owned()];
-        let plan = PoetryPlan { step, pyproject: String::new(), lock: None };
+        let plan = PoetryPlan { step, pyproject: String::new(), lock: None, builds: false };
         insta::assert_snapshot!(plan.command(), @"poetry install --no-root --no-interaction --no-ansi --with 'a,b' --only c --compile");
         assert_eq!(["latest", "2.1.0", "~=1.7"].map(requirement), ["poetry", "poetry==2.1.0", "poetry~=1.7"]);
     }

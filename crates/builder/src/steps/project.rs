@@ -90,6 +90,23 @@ impl ProjectFile {
         packages.filter_map(|package| package.get("name")?.as_str().map(normalize_name)).collect()
     }
 
+    /// Whether a lock, of `uv` or poetry, has a package that can only be built.
+    pub(super) fn has_sources_only(&self) -> bool {
+        let packages = self.at(&["package"]).and_then(Value::as_array).into_iter().flatten();
+        packages.into_iter().any(|package| {
+            let list = |key: &str| package.get(key).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+            let files = list("files").iter().filter_map(|file| file.get("file")?.as_str());
+            let is_wheel = |file: &str| Path::new(file).extension().is_some_and(|extension| extension == "whl");
+            let has_wheel = !list("wheels").is_empty() || files.clone().any(is_wheel);
+            let source = package.get("source").and_then(Value::as_table);
+            let is_tree = source.is_some_and(|source| {
+                let kind = source.get("type").and_then(Value::as_str).unwrap_or_default();
+                ["directory", "git"].iter().any(|tree| source.contains_key(*tree) || kind == *tree)
+            });
+            !has_wheel && (is_tree || package.get("sdist").is_some() || files.count() > 0)
+        })
+    }
+
     /// The lists of the project's dependencies, also those of extras.
     fn dependency_lists(&self) -> impl Iterator<Item = &Value> {
         let optional = self.table_at(&["project", "optional-dependencies"]);
@@ -350,6 +367,26 @@ mod tests {
             fs_err::write(directory.path().join(name), text).unwrap();
         }
         directory
+    }
+
+    #[test]
+    fn locks_say_what_has_to_be_built() {
+        for (package, expected) in [
+            ("source = { registry = 'x' }\nsdist = { url = 'y' }\nwheels = [{ url = 'z' }]", false),
+            ("source = { registry = 'x' }\nsdist = { url = 'y' }", true),
+            ("source = { git = 'x' }", true),
+            ("source = { directory = 'x' }", true),
+            ("source = { editable = '.' }\n[package.metadata]\nrequires-dist = []", false),
+            ("source = { virtual = '.' }", false),
+            ("files = [{ file = 'a-1.tar.gz' }, { file = 'a-1-py3-none-any.whl' }]", false),
+            ("files = [{ file = 'a-1.tar.gz' }]", true),
+            ("files = []\n[package.source]\ntype = 'git'", true),
+            ("files = []\n[package.source]\ntype = 'legacy'", false),
+        ] {
+            let directory = written(&[("lock", &format!("[[package]]\nname = 'a'\n{package}\n"))]);
+            let lock = ProjectFile::read(directory.path().join("lock")).unwrap().unwrap();
+            assert_eq!(lock.has_sources_only(), expected, "{package}");
+        }
     }
 
     /// Class and message without the directory.

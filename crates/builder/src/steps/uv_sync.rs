@@ -9,7 +9,7 @@ use lamina_image::{Digest, Facts, KeyMaterial, UvSync};
 use lamina_wheels::{Installer, LockedProject, Resolution, WheelError};
 
 use super::installer::{self, Installation};
-use super::project::{UvProject, add_compiling};
+use super::project::{ProjectFile, UvProject, add_compiling};
 use super::python::{self, Place};
 use super::{Kind, LayerKind, Made, Planning, Recipe, StepContext, StepError};
 use crate::BuildError;
@@ -26,6 +26,8 @@ struct SyncPlan {
     step: UvSync,
     pyproject: String,
     lock: Option<String>,
+    /// Whether the lock has something that can only be built.
+    builds: bool,
     /// A setting of the project's with which more counts than its lock.
     unusual_setting: Option<String>,
     /// The Pythons that the project is for.
@@ -56,6 +58,7 @@ impl LayerKind for UvSync {
         let local_sources = local_sources.map(|(name, path)| (name.to_owned(), path.map(str::to_owned))).collect();
         material.add("kind", "uv_sync");
         add_compiling(&project.pyproject, project.lock.as_ref(), material);
+        let builds = project.lock.as_ref().is_some_and(ProjectFile::has_sources_only);
         let (pyproject, lock) = (project.pyproject.text, project.lock.map(|lock| lock.text));
         material.add("pyproject", Digest::of(pyproject.as_bytes()).hex());
         material.add("lock", lock.as_ref().map(|lock| Digest::of(lock.as_bytes()).hex()));
@@ -65,7 +68,7 @@ impl LayerKind for UvSync {
         material.add("extra_options", self.extra_options.clone());
         material.add("uv_version", self.uv_version.clone());
         let step = self.clone();
-        Ok(Box::new(SyncPlan { step, pyproject, lock, unusual_setting, requires_python, local_sources }))
+        Ok(Box::new(SyncPlan { step, pyproject, lock, builds, unusual_setting, requires_python, local_sources }))
     }
 }
 
@@ -220,6 +223,9 @@ impl Recipe for SyncPlan {
     fn execute(self: Box<Self>, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
         let linked = match self.locked_wheels(context) {
             Ok((place, resolution)) => self.link(&place, &resolution, context, log)?,
+            Err(WheelError::NeedsSandbox { reason, builds }) => {
+                Err(WheelError::NeedsSandbox { reason, builds: builds || self.builds })
+            }
             Err(error) => Err(error),
         };
         let made = python::or_inside(linked, context, log, |toolchain, log| self.install(context, toolchain, log));
@@ -291,6 +297,7 @@ mod tests {
             step,
             pyproject: String::new(),
             lock: Some(String::new()),
+            builds: false,
             unusual_setting: None,
             requires_python: Some(">=3.11".to_owned()),
             local_sources: vec![("lib".to_owned(), Some("../lib".to_owned())), ("member".to_owned(), None)],
