@@ -46,10 +46,11 @@ pub(crate) fn is_no_requirement(package: &str) -> Option<String> {
         .then(|| format!("`{}` is for the installer to understand", package.escape_debug()))
 }
 
-/// Why a constraint is more than a range of versions; `None` if it is one.
+/// Why a constraint is more than a range of versions; `None` if it is one. pip takes none of extras.
 pub(crate) fn is_no_plain_constraint(line: &str) -> Option<String> {
-    let has_option = line.trim_start().starts_with('-') || line.contains(" -") || line.contains("://");
-    has_option.then(|| format!("the constraint `{}` is for the installer to understand", line.trim()))
+    let more = [" -", "://", "["].iter().any(|part| line.contains(part));
+    (more || line.trim_start().starts_with('-'))
+        .then(|| format!("the constraint `{}` is for the installer to understand", line.trim()))
 }
 
 /// The digests of files that a requirement line allows.
@@ -148,10 +149,12 @@ pub(crate) fn lines(contents: &str) -> Vec<String> {
     let mut lines = Vec::new();
     let mut joined = String::new();
     for line in contents.lines() {
-        let line = line.split(" #").next().unwrap_or_default().trim();
-        if line.starts_with('#') {
+        if line.trim_start().starts_with('#') {
             continue;
         }
+        let is_comment = |(at, _): &(usize, &str)| line[..*at].ends_with(char::is_whitespace);
+        let line = line.match_indices('#').find(is_comment).map_or(line, |(at, _)| &line[..at]);
+        let line = line.trim();
         if let Some(start) = line.strip_suffix('\\') {
             joined += start;
             joined.push(' ');
@@ -233,7 +236,7 @@ mod tests {
             assert!(is_no_requirement(package).is_some(), "{package}");
         }
         assert_eq!(is_no_plain_constraint("a<2 ; python_version > '3'"), None);
-        for line in ["-c x.txt", "a==1 --hash=sha256:ab", "a @ https://x.invalid/a-1.whl"] {
+        for line in ["-c x.txt", "a==1 --hash=sha256:ab", "a @ https://x.invalid/a-1.whl", "a[b]<2"] {
             assert!(is_no_plain_constraint(line).is_some(), "{line}");
         }
     }
@@ -273,6 +276,9 @@ mod tests {
 
     #[test]
     fn lines_are_joined() {
-        assert_eq!(lines("# c\na==1\\\n  --hash=sha256:00\n\nb # why\n"), ["a==1 --hash=sha256:00", "b"]);
+        assert_eq!(
+            lines("# c\na==1\\\n  --hash=sha256:00\n\nb # why\nc\t# #2\nd#e\nf>1,\\\n<2"),
+            ["a==1 --hash=sha256:00", "b", "c", "d#e", "f>1, <2"]
+        );
     }
 }

@@ -213,7 +213,12 @@ fn write_sources(request: &Request, directory: &Path, command: &mut Command) -> 
         let place = format!("requirements-{number}");
         fs::create_dir(directory.join(&place))?;
         let file = format!("{place}/{}", if name.is_empty() { "requirements.txt" } else { &name });
-        fs::write(directory.join(&file), &requirements.contents)?;
+        // pip joins lines first and then takes them apart: a bound may go on in the next line, which `uv` does not take.
+        let text = match request.installer {
+            Installer::Pip => requirement::lines(&requirements.contents).join("\n") + "\n",
+            Installer::Uv => requirements.contents.clone(),
+        };
+        fs::write(directory.join(&file), text)?;
         command.arg(file);
     }
     Ok(())

@@ -58,8 +58,10 @@ fn flatten(path: &Path, including: &mut Vec<PathBuf>, constraints: &mut String) 
     Ok(text)
 }
 
+/// The text of a file, without the mark that some editors begin one with.
 fn read_file(path: &Path, included_by: Option<&PathBuf>) -> Result<String, BuildError> {
-    fs_err::read_to_string(path).map_err(|error| match (error.kind(), included_by) {
+    let text = fs_err::read_to_string(path).map(|text| text.trim_start_matches('\u{feff}').to_owned());
+    text.map_err(|error| match (error.kind(), included_by) {
         (std::io::ErrorKind::NotFound, None) => {
             BuildError::FileNotFound(format!("requirements file `{}` does not exist", path.display()))
         }
@@ -99,7 +101,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| fs_err::write(directory.path().join(name), text).unwrap();
         fs_err::create_dir(directory.path().join("more")).unwrap();
-        write("all.txt", "first\n-r more/some.txt # why\n--requirement=last.txt\n--pre\nlast");
+        write("all.txt", "\u{feff}first\n-r more/some.txt # why\n--requirement=last.txt\n--pre\nlast");
         write("more/some.txt", "second\n-rothers.txt\n");
         write("more/others.txt", "third");
         write("last.txt", "fourth\n");
