@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from conftest import Modal, Result
+from packages import serve, source_distribution
 
 EXTENSION = {
     "setup.py": 'from setuptools import Extension, setup; setup(name="speck", version="1.0", '
@@ -63,6 +64,26 @@ def test_a_package_without_a_wheel_is_compiled(modal: Modal) -> None:
         steps = f".add_local_dir({str(directory)!r}, '/speck', copy=True).{install}"
         result = run(modal, steps, "import speck; print(speck.__file__.endswith('.so'), shutil.which('gcc'))")
         assert result.stdout == "True None\n"
+
+
+def test_options_and_settings_do_not_hide_what_is_built(modal: Modal) -> None:
+    """A part in C that is optional is left out without a word where there is no compiler."""
+    setup = EXTENSION["setup.py"].replace('["speck.c"]', '["speck.c"], optional=True')
+    files = {
+        "PKG-INFO": "Metadata-Version: 2.1\nName: speck\nVersion: 1.0\n",
+        **EXTENSION,
+        "setup.py": setup,
+    }
+    with serve() as index:
+        index.wheels["host"] = {"speck-1.0.tar.gz": source_distribution("speck-1.0", files)}
+        url = index.url("host")
+        no_isolation = {"PIP_NO_BUILD_ISOLATION": "0"}
+        for step in (
+            f'.pip_install("speck", index_url={url!r}, extra_options="--no-cache-dir", env={no_isolation!r})',
+            f'.env({{"PIP_INDEX_URL": {url!r}, **{no_isolation!r}}}).pip_install("speck")',
+        ):
+            result = run(modal, step, "import speck; print(speck.__file__.endswith('.so'))")
+            assert result.stdout == "True\n", result.stderr
 
 
 def test_an_image_keeps_its_own_compiler(modal: Modal) -> None:

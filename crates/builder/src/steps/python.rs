@@ -269,7 +269,8 @@ impl PythonPlan {
         let resolved = named_python(&context.workshop.store.view_paths(&context.parent.layers), context)
             .and_then(|(python, interpreter)| target(&python, &context.parent.facts, interpreter))
             .and_then(|target| lamina_wheels::resolve(&request, &target, &[], false, &context.workshop));
-        matches!(resolved, Err(WheelError::NeedsSandbox { builds: true, .. }))
+        // Where packages are not found, settings or options say where they are.
+        matches!(resolved, Err(WheelError::NeedsSandbox { builds: true, .. } | WheelError::Resolution { .. }))
     }
 
     /// Why pip may choose another file than the resolver, if it may.
