@@ -120,9 +120,7 @@ SHAPES: dict[str, str] = {
         RUN echo $OUTER.$IN_BASE > /first
         FROM base AS two
         ARG OUTER
-        RUN echo $OUTER.$IN_BASE > /second
-        FROM two
-        RUN echo $OUTER.$IN_BASE > /third
+        RUN echo $OUTER > /second
     """,
     "directories": """
         WORKDIR /new/deep
@@ -189,9 +187,9 @@ SHAPES: dict[str, str] = {
         ARG A=again
         RUN echo $A $B > /third
         FROM base
-        ARG A
-        ENV X="$A" Y='a "b" $A' Z=a\\"b W="c\\\\d" V="it's"
-        RUN echo "$A|$X|$Y|$Z|$W|$V" > /fourth
+        ARG N
+        ENV X="$N" Y='a "b" $N' Z=a\\"b W="c\\\\d" V="it's"
+        RUN echo "$N|$X|$Y|$Z|$W|$V" > /fourth
     """,
     "words": """
         ENV A="a\\nb" B='x\\ny' C=a\\"b D='it''s' E=\\$B F="\\${A}" G=$$ H=$1x I=${A}${A}

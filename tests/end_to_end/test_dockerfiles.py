@@ -67,6 +67,27 @@ def test_variables_are_those_of_buildkit(modal: Modal) -> None:
     assert output(modal, shown, *lines, options=', build_args={"GIVEN": "given"}') == expected
 
 
+def test_arguments_hide_variables_and_reach_stages_that_begin_on_theirs(modal: Modal) -> None:
+    lines = (
+        "ENV SET=image LATER=image",
+        "ARG SET=argument LATER=argument",
+        "ENV LATER=again FROM_ARGUMENT=$SET",
+        "ARG PLAIN=plain",
+        "RUN echo $SET $LATER $FROM_ARGUMENT > /first",
+        "FROM 0",
+        "RUN echo $SET $LATER $PLAIN $http_proxy > /second",
+        "FROM 1",
+        "ARG PLAIN=other",
+        "RUN echo $PLAIN > /third",
+        "MAINTAINER Nobody's",
+        "HEALTHCHECK --interval=1.5s CMD true",
+    )
+    shown = output(
+        modal, "cat /first /second /third", *lines, options=', build_args={"HTTP_PROXY": "http://127.0.0.1:1"}'
+    )
+    assert shown == "argument again argument\nimage again plain http://127.0.0.1:1\nother\n"
+
+
 def test_files_are_copied_as_docker_does(context: Modal) -> None:
     lines = (
         "COPY a.txt b.txt /into/",
@@ -164,7 +185,11 @@ def test_commands_have_shells_users_documents_and_mounts(context: Modal) -> None
         f"RUN --mount=type=cache,target=/cache,id={tag} wc -l < /cache/x >> /seen",
         "RUN --mount=type=secret,id=TOKEN --mount=type=secret,id=TOKEN,env=OTHER "
         "wc -c < /run/secrets/TOKEN >> /seen && echo ${#OTHER} >> /seen",
-        "RUN --mount=source=sub,target=/mnt/sub cat /mnt/sub/deep.txt >> /seen",
+        f"RUN --mount=type=cache,target=/a,id={tag},sharing=locked --mount=type=cache,target=/b,id={tag},sharing=locked "
+        "cat /a/x /b/x >> /seen",
+        "RUN --mount=source=sub,target=/mnt/sub --mount=type=tmpfs,target=/mnt/sub/empty cat /mnt/sub/deep.txt >> /seen "
+        "&& touch /mnt/sub/empty/x && ! touch /mnt/sub/x",
+        "RUN --mount=source=sub,target=/mnt/sub,rw touch /mnt/sub/x",
         "RUN --mount=source=sub,target=/new/sub echo x > /new/file",
         "RUN --mount=type=tmpfs,target=/tmp/memory echo x > /tmp/memory/x",
         "RUN --network=none tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' ' >> /seen",
@@ -172,7 +197,7 @@ def test_commands_have_shells_users_documents_and_mounts(context: Modal) -> None
     options = ', secrets=[modal.Secret.from_dict({"TOKEN": "correct-horse-battery"})]'
     shown = output(context, "cat /seen; ls -A /run/secrets /cache /mnt /new /tmp 2>/dev/null", *lines, options=options)
     assert shown == (
-        "2\nexec /bin/sh\n1234 1234 1 /home/app\ntext $A\npython\n1\n21\n21\ndeep\nlo\n/mnt:\n\n/new:\nfile\n\n/tmp:\nuser\n"
+        "2\nexec /bin/sh\n1234 1234 1 /home/app\ntext $A\npython\n1\n21\n21\nx\nx\ndeep\nlo\n/mnt:\n\n/new:\nfile\n\n/tmp:\nuser\n"
     )
 
 

@@ -239,14 +239,18 @@ fn bytes(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
-/// A time such as `1m30s`, in nanoseconds.
+/// A time such as `1m30.5s`, in nanoseconds.
 #[must_use]
 pub fn duration(text: &str) -> Option<u64> {
     let mut rest = text;
     let mut total = 0_u64;
     while !rest.is_empty() {
-        let end = rest.find(|letter: char| !letter.is_ascii_digit())?;
-        let number: u64 = rest[..end].parse().ok()?;
+        let end = rest.find(|letter: char| !letter.is_ascii_digit() && letter != '.')?;
+        let (whole, fraction) = rest[..end].split_once('.').unwrap_or((&rest[..end], ""));
+        if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
+            return None;
+        }
+        let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
         let units = [
             ("ns", 1),
             ("us", 1_000),
@@ -257,11 +261,16 @@ pub fn duration(text: &str) -> Option<u64> {
             ("h", 3_600_000_000_000),
         ];
         let (unit, length) = units.iter().find(|(unit, _)| {
-            rest[end..]
-                .strip_prefix(unit)
-                .is_some_and(|after| after.is_empty() || after.starts_with(|next: char| next.is_ascii_digit()))
+            rest[end..].strip_prefix(unit).is_some_and(|after| {
+                after.is_empty() || after.starts_with(|next: char| next.is_ascii_digit() || next == '.')
+            })
         })?;
-        total = total.checked_add(number.checked_mul(*length)?)?;
+        // Digits behind the point, the first of them a tenth, until they are less than a nanosecond.
+        let parts = fraction.bytes().scan(*length, |part, digit| {
+            *part /= 10;
+            Some(*part * u64::from(digit - b'0'))
+        });
+        total = total.checked_add(whole.checked_mul(*length)?)?.checked_add(parts.sum())?;
         rest = &rest[end + unit.len()..];
     }
     (!text.is_empty()).then_some(total)
@@ -296,11 +305,17 @@ mod tests {
 
     #[test]
     fn times_are_read() {
-        for (text, time) in [("5s", Some(5_000_000_000)), ("1m30s", Some(90_000_000_000)), ("250ms", Some(250_000_000))]
-        {
+        for (text, time) in [
+            ("5s", Some(5_000_000_000)),
+            ("1m30s", Some(90_000_000_000)),
+            ("250ms", Some(250_000_000)),
+            ("1.5s", Some(1_500_000_000)),
+            ("1h.25m1.000s", Some(3_616_000_000_000)),
+            ("2.s", Some(2_000_000_000)),
+        ] {
             assert_eq!(duration(text), time);
         }
-        for text in ["", "5", "s", "5x", "-5s"] {
+        for text in ["", "5", "s", "5x", "-5s", ".s", "1.2.3s", "1.5"] {
             assert_eq!(duration(text), None, "{text}");
         }
     }

@@ -53,7 +53,8 @@ impl Words<'_> {
         expander.until(None)
     }
 
-    /// As [`Self::expand`], of text in which quotes are nothing special: a here-document.
+    /// As [`Self::expand`], of text in which quotes are nothing special: a here-document. An escape takes the next character
+    /// as it is there, too, the end of a line included.
     ///
     /// # Errors
     /// As [`Self::expand`].
@@ -63,9 +64,7 @@ impl Words<'_> {
         while let Some(character) = expander.next() {
             match character {
                 '$' => expanded.push_str(&expander.variable()?),
-                escape if escape == self.escape && matches!(expander.peek(), Some('$')) => {
-                    expanded.extend(expander.next());
-                }
+                escape if escape == self.escape => expanded.extend(expander.next()),
                 other => expanded.push(other),
             }
         }
@@ -316,6 +315,19 @@ mod tests {
             ("$1${NO}", ""),
         ] {
             assert_eq!(expand(word).as_deref(), Ok(expanded), "{word}");
+        }
+    }
+
+    #[test]
+    fn here_documents_keep_quotes_and_lose_escapes() {
+        let variables = [("A".to_owned(), "one".to_owned())].into();
+        let words = Words { variables: &variables, escape: '\\' };
+        for (text, expanded) in [
+            ("\"$A\" '${A}' it's\n", "\"one\" 'one' it's\n"),
+            (r"\$A \\ \n", r"$A \ n"),
+            ("a\\\nb\n", "a\nb\n"),
+        ] {
+            assert_eq!(words.expand_text(text).as_deref(), Ok(expanded), "{text}");
         }
     }
 

@@ -147,7 +147,9 @@ impl Node {
     #[must_use]
     pub fn words(&self) -> Cow<'_, str> {
         match &self.step {
-            Step::Instruction(DockerfileStep { action, place, .. }) if !matches!(action, Action::Stage) => {
+            Step::Instruction(DockerfileStep { action, place, .. })
+                if !matches!(action, Action::Stage | Action::Inherit) =>
+            {
                 redact(&place.text)
             }
             _ => Cow::Borrowed(&self.title),

@@ -77,8 +77,10 @@ impl Place {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// Begins or ends a stage: no `ARG` holds beyond it.
+    /// Begins a stage on an image, or ends the last one: no `ARG` holds beyond it.
     Stage,
+    /// Begins a stage on another one, or ends one that others may begin on: values of `ARG` go on, but for variables of the image.
+    Inherit,
     /// `ARG`, with the value that was given or that its declaration above all stages has.
     Arg {
         /// Its name.
@@ -129,6 +131,9 @@ pub struct DockerfileRun {
     pub network: Option<String>,
     /// Where mounts without `from=` are from.
     pub context: Option<DockerfileContext>,
+    /// Proxies that were given without a declaration: no result depends on them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub proxies: BTreeMap<String, String>,
 }
 
 /// `COPY` or `ADD`.

@@ -119,6 +119,11 @@ pub enum Mount {
         /// Whether writing is refused. Nodes of devices are always read-only; the devices are not.
         read_only: bool,
     },
+    /// A part of the image itself, which cannot be written to. What was mounted in it before stays as it is.
+    ReadOnly {
+        /// Where it is.
+        target: String,
+    },
     /// An empty directory in memory.
     Tmpfs {
         /// Where it appears inside.

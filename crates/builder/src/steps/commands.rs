@@ -108,6 +108,8 @@ pub(crate) struct Run<'a> {
     pub(crate) script: Option<&'a str>,
     /// Variables beside the image's and the step's own.
     pub(crate) environment: &'a [(&'a str, &'a str)],
+    /// Variables that hide the image's, but not the step's own.
+    pub(crate) over_image: &'a [(&'a str, &'a str)],
     /// Variables that nothing else replaces.
     pub(crate) fixed: &'a [(&'a str, &'a str)],
     /// Where they are run, if the image does not say; `/` where this does not either.
@@ -208,6 +210,7 @@ impl Run<'_> {
         environment.insert("PATH".to_owned(), DEFAULT_PATH.to_owned());
         environment.extend(self.environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         environment.extend(parent.config.environment.clone());
+        environment.extend(self.over_image.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let own = context.node.variables();
         environment.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
         environment.extend(self.fixed.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));

@@ -68,6 +68,11 @@ impl Image {
         self.ensure(path, Leaf::File, 0).map_err(|errno| mount_point(path, errno))
     }
 
+    /// What is there, of any kind.
+    pub(super) fn existing(&self, path: &str) -> Result<OwnedFd, Failure> {
+        self.resolve(path, OFlags::empty(), ResolveFlags::empty()).map_err(|errno| mount_point(path, errno))
+    }
+
     fn ensure(&mut self, path: &str, leaf: Leaf, links: u32) -> Result<OwnedFd, Errno> {
         let flags = match leaf {
             Leaf::Directory(_) => OFlags::DIRECTORY,

@@ -67,6 +67,12 @@ fn mount_extra(image: &mut Image, mount: &Mount) -> Result<(), Failure> {
             };
             attach_tree(image, &tree, target, *read_only)
         }
+        Mount::ReadOnly { target } => {
+            let place = image.existing(target)?;
+            let tree = clone_tree_at(&place, "", true).during("copy the mount of", target)?;
+            system::set_mount_attributes(&tree, attribute::READ_ONLY, false).during("restrict the mount", target)?;
+            image::attach_at(&tree, &place, target)
+        }
         Mount::Tmpfs { target, mode, limit_bytes } => {
             let options = [("mode", &*format!("{mode:o}")), ("size", &*limit_bytes.to_string())];
             let tree = memory_filesystem(&options)?;

@@ -83,6 +83,8 @@ struct Lowering<'a> {
 const SCRATCH: &str = "scratch";
 /// The host that published images are on: no registry has this name, so that theirs mean what they mean elsewhere.
 const PUBLISHED: &str = "localhost/";
+/// What `ARG` need not declare, in letters of either case.
+const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
 
 impl<'a> Lowering<'a> {
     fn place(&self, instruction: &Instruction) -> DockerfilePlace {
@@ -279,13 +281,13 @@ impl<'a> Lowering<'a> {
             || DockerfilePlace { file: self.file.name.clone(), line: 1, text: String::new() },
             |from| self.place(from),
         );
-        let below = match stage.base.clone() {
-            Base::Parent(id) => id,
-            Base::Stage(other) => self.end(other),
-            Base::Scratch => self.base(number, Step::FromScratch(FromScratch {}), "FROM scratch"),
-            Base::Image(step) => self.base(number, *step, &start.text),
+        let (below, begin) = match stage.base.clone() {
+            Base::Parent(id) => (id, Action::Stage),
+            Base::Stage(other) => (self.end(other), Action::Inherit),
+            Base::Scratch => (self.base(number, Step::FromScratch(FromScratch {}), "FROM scratch"), Action::Stage),
+            Base::Image(step) => (self.base(number, *step, &start.text), Action::Stage),
         };
-        let mut below = self.push(self.id(number, "start"), vec![below], &start, Action::Stage);
+        let mut below = self.push(self.id(number, "start"), vec![below], &start, begin);
         for (index, instruction) in instructions.into_iter().enumerate() {
             let others = self.others(number, index, instruction)?;
             let place = self.place(instruction);
@@ -295,8 +297,9 @@ impl<'a> Lowering<'a> {
                 below = self.push(self.id(number, format!("{index}.{part}")), inputs, &place, action);
             }
         }
-        let id = if is_last { self.node.id.clone() } else { self.end(number) };
-        self.push(id, vec![below], &start, Action::Stage);
+        let (id, end) =
+            if is_last { (self.node.id.clone(), Action::Stage) } else { (self.end(number), Action::Inherit) };
+        self.push(id, vec![below], &start, end);
         Ok(())
     }
 
@@ -367,7 +370,7 @@ impl<'a> Lowering<'a> {
         let is_run = matches!(action, Action::Run(_));
         let step = DockerfileStep { place: place.clone(), escape: self.escape, action };
         let title = match step.action {
-            Action::Stage => self.node.title.clone(),
+            Action::Stage | Action::Inherit => self.node.title.clone(),
             _ => format!("{}:{} {}", place.file, place.line, place.text),
         };
         let title = lamina_image::redact(&title).into_owned();
@@ -393,9 +396,14 @@ impl<'a> Lowering<'a> {
             Word::Arg(arguments) => return arguments.into_iter().map(|argument| self.argument(argument)).collect(),
             Word::Env(pairs) => Action::Env(pairs),
             Word::Label(pairs) => Action::Label(pairs),
-            Word::Run { command, documents, mounts, network } => {
-                Action::Run(DockerfileRun { command, documents, mounts, network, context: context() })
-            }
+            Word::Run { command, documents, mounts, network } => Action::Run(DockerfileRun {
+                command,
+                documents,
+                mounts,
+                network,
+                context: context(),
+                proxies: self.proxies(),
+            }),
             Word::Copy(transfer) => Action::Copy(DockerfileCopy { transfer, is_add: false, context: context() }),
             Word::Add(transfer) => Action::Copy(DockerfileCopy { transfer, is_add: true, context: context() }),
             Word::Workdir(path) => Action::Workdir(path),
@@ -413,9 +421,19 @@ impl<'a> Lowering<'a> {
                 let test = shell(&command, "CMD");
                 Action::Healthcheck(Healthcheck { test, interval, timeout, start_period, start_interval, retries })
             }
-            Word::Maintainer(name) => Action::Label(vec![("maintainer".to_owned(), format!("'{name}'"))]),
+            Word::Maintainer(name) => {
+                Action::Label(vec![("maintainer".to_owned(), format!("'{}'", name.replace('\'', "'\"'\"'")))])
+            }
             Word::From { .. } => return Vec::new(),
         }]
+    }
+
+    /// The proxies that were given, by names in letters of both cases: commands have them without a declaration.
+    fn proxies(&self) -> BTreeMap<String, String> {
+        let given = self.file.build_args.iter();
+        let proxies = given.filter(|(name, _)| PROXIES.iter().any(|proxy| proxy.eq_ignore_ascii_case(name)));
+        let names = |name: &str| [name.to_ascii_uppercase(), name.to_ascii_lowercase()];
+        proxies.flat_map(|(name, value)| names(name).map(|name| (name, value.clone()))).collect()
     }
 
     fn argument(&self, Argument { name, default }: Argument) -> Action {

@@ -64,10 +64,10 @@ fn mistake(step: &DockerfileStep, message: impl Into<String>) -> BuildError {
     BuildError::invalid(Mistake::Dockerfile { place: step.place.clone(), message: message.into() })
 }
 
-/// The values of variables where an instruction stands: those of the image win over those of `ARG`.
+/// The values of variables where an instruction stands: an `ARG` hides what the image has, until an `ENV` of its name.
 fn variables(state: &State) -> BTreeMap<String, String> {
-    let mut variables = state.stage.arguments.clone();
-    variables.extend(state.config.environment.clone());
+    let mut variables = state.config.environment.clone();
+    variables.extend(state.stage.arguments.clone());
     variables
 }
 

@@ -1,6 +1,6 @@
 //! `RUN`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lamina_dockerfile::{Bind, Cache, Command, RunMount, Secret, Sharing};
 use lamina_ground::Stack;
@@ -57,6 +57,10 @@ pub(super) fn plan(
     if !arguments.is_empty() {
         let values = arguments.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str())));
         material.add_exact("arguments", values.collect::<Map<_, _>>());
+        // Once the image's variables won.
+        if arguments.keys().any(|name| state.config.environment.contains_key(name)) {
+            material.add("order", "arguments");
+        }
     }
     if !run.mounts.is_empty() {
         material.add("mounts", run.mounts.clone());
@@ -105,29 +109,34 @@ struct Prepared {
     links: Vec<(String, Placed)>,
     /// Variables with secrets.
     variables: Vec<(String, String)>,
+    /// What is shown and cannot be changed: last, because other mounts may lie in it.
+    read_only: Vec<Mount>,
     /// Directories of which nothing stays.
     discarded: Vec<String>,
-    locks: Vec<Lock>,
 }
 
 impl Recipe for RunPlan {
     fn execute(self: Box<Self>, context: &StepContext<'_>, log: &mut StepLog) -> Result<Made, StepError> {
         let store = context.workshop.store;
+        let _locks = self.lock_caches(context)?;
         let mut prepared = self.prepare(context)?;
+        prepared.mounts.append(&mut prepared.read_only);
         let program = self.program(context.parent, &mut prepared.files);
         if !prepared.links.is_empty() {
             prepared.over.push(store.placed_layer(&prepared.links, &context.parent.layers)?.digest);
         }
         let mut environment: Vec<(&str, &str)> =
-            self.arguments.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        environment.extend(prepared.variables.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+            self.run.proxies.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let given = self.arguments.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let secrets = prepared.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        environment.extend(given.chain(secrets));
         let toolchain = toolchain(Need::of(&self.words()), context, log)?;
         let work = store.new_work()?;
         let isolated = self.run.network.as_deref() == Some("none");
         let run = Run {
             program: Some(program),
             user: context.parent.config.user.clone(),
-            environment: &environment,
+            over_image: &environment,
             mounts: prepared.mounts,
             injected: prepared.files,
             tools: Stack::from_bottom_up(prepared.over),
@@ -215,6 +224,23 @@ impl RunPlan {
         Ok(prepared)
     }
 
+    /// Keeps the caches that are not shared for this command. Each is taken once, and all in one order: no two commands wait for each
+    /// other.
+    fn lock_caches(&self, context: &StepContext<'_>) -> Result<Vec<Lock>, StepError> {
+        let workshop = context.workshop;
+        let names: BTreeSet<String> = self
+            .mounts
+            .iter()
+            .filter_map(|mount| match mount {
+                // One after the other is also right for those who want one each.
+                RunMount::Cache(cache) if cache.sharing != Sharing::Shared => Some(cache_name(cache)),
+                _ => None,
+            })
+            .collect();
+        let lock = |name: String| workshop.store.lock(&format!("cache-{name}"), workshop.cancel, || ());
+        names.into_iter().map(|name| Ok(lock(name)?)).collect()
+    }
+
     /// Shows a part of another image: as a layer, because nothing of it may change.
     fn add_bind(
         &self,
@@ -235,6 +261,9 @@ impl RunPlan {
         let layer = context.workshop.store.copy(&copy, from, &context.parent.layers);
         prepared.over.push(layer.map_err(|error| StepError::from(mistake(&self.step, error.to_string())))?.digest);
         prepared.discarded.push(bind.target.trim_matches('/').to_owned());
+        if !bind.writable {
+            prepared.read_only.push(Mount::ReadOnly { target: bind.target.clone() });
+        }
         Ok(())
     }
 
@@ -270,15 +299,16 @@ fn is_document(text: &str) -> bool {
     text.starts_with("<<") && !text.contains(char::is_whitespace)
 }
 
+/// What the directory of a cache is called.
+fn cache_name(cache: &Cache) -> String {
+    format!("mount-{}", &Digest::of(cache.id.as_bytes()).hex()[..16])
+}
+
 /// Shows a directory that stays.
 fn add_cache(cache: &Cache, context: &StepContext<'_>, prepared: &mut Prepared) -> Result<(), StepError> {
     let workshop = context.workshop;
-    let name = format!("mount-{}", &Digest::of(cache.id.as_bytes()).hex()[..16]);
+    let name = cache_name(cache);
     let source = workshop.store.cache_directory(&name)?;
-    // One after the other is also right for those who want one each.
-    if cache.sharing != Sharing::Shared {
-        prepared.locks.push(workshop.store.lock(&format!("cache-{name}"), workshop.cancel, || ())?);
-    }
     let owner = super::cache::SetOwner { cache: name, mode: cache.mode, uid: cache.uid, gid: cache.gid };
     workshop.store.job(&owner, &[]).map_err(lamina_store::StoreError::from)?;
     prepared.mounts.push(Mount::Bind { source, target: cache.target.clone(), read_only: cache.read_only });

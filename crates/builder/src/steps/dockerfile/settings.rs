@@ -11,6 +11,11 @@ use crate::state::{Stage, State};
 pub(super) fn apply(step: &DockerfileStep, state: &mut State) -> Result<(), BuildError> {
     match &step.action {
         Action::Stage => state.stage = Stage::default(),
+        Action::Inherit => {
+            let environment = &state.config.environment;
+            state.stage.arguments.retain(|name, _| !environment.contains_key(name));
+            state.stage.has_command = false;
+        }
         Action::Arg { name, given, default } => {
             let value = match (given, default) {
                 (Some(given), _) => Some(given.clone()),
@@ -27,6 +32,9 @@ pub(super) fn apply(step: &DockerfileStep, state: &mut State) -> Result<(), Buil
             let mut changed = Vec::new();
             for (name, value) in pairs {
                 changed.push((expand_one(step, state, name)?, expand_one(step, state, value)?));
+            }
+            for (name, _) in &changed {
+                state.stage.arguments.remove(name);
             }
             state.config.environment.extend(changed);
             // They may be settings of package managers.
