@@ -322,11 +322,9 @@ mod tests {
     fn here_documents_keep_quotes_and_lose_escapes() {
         let variables = [("A".to_owned(), "one".to_owned())].into();
         let words = Words { variables: &variables, escape: '\\' };
-        for (text, expanded) in [
-            ("\"$A\" '${A}' it's\n", "\"one\" 'one' it's\n"),
-            (r"\$A \\ \n", r"$A \ n"),
-            ("a\\\nb\n", "a\nb\n"),
-        ] {
+        for (text, expanded) in
+            [("\"$A\" '${A}' it's\n", "\"one\" 'one' it's\n"), (r"\$A \\ \n", r"$A \ n"), ("a\\\nb\n", "a\nb\n")]
+        {
             assert_eq!(words.expand_text(text).as_deref(), Ok(expanded), "{text}");
         }
     }
