@@ -65,7 +65,7 @@ def test_dockerfiles_start_from_images_and_copy_from_them(modal: Modal, registry
     shown = json.loads(modal("image", "inspect", "--json", built.stdout.strip()).stdout)
     assert shown["environment"]["A"] == "b", shown
     missing = modal("image", "build", ".", "-f", "-", input=f"FROM {reference[:-2]}v9\n", check=False)
-    assert missing.code == 1 and f"FROM {reference[:-2]}v9" in missing.stderr and "has no image" in missing.stderr
+    assert missing.code == 1 and f":1 FROM {reference[:-2]}v9" in missing.stderr and "has no image" in missing.stderr
 
 
 def test_what_an_image_lacks_is_said(modal: Modal, registry: Registry) -> None:

@@ -19,7 +19,7 @@ pub(crate) struct Channel {
 }
 
 /// The parts of the channel that conda calls `defaults`.
-const DEFAULTS: [&str; 2] = ["main", "r"];
+pub(crate) const DEFAULTS: [&str; 2] = ["main", "r"];
 /// The name that takes the host's defaults away, in environment files: there are none here.
 const NO_DEFAULTS: &str = "nodefaults";
 

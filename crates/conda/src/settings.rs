@@ -11,6 +11,7 @@ use serde::Deserialize;
 use url::Url;
 
 use crate::CondaError;
+use crate::channels::DEFAULTS;
 
 /// Where channels are found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,17 +24,21 @@ pub struct Settings {
     pub(crate) mirrors: BTreeMap<String, Vec<Url>>,
 }
 
+/// The variables of a process.
+type Environment<'a> = dyn Fn(&str) -> Option<OsString> + 'a;
+
 /// The parts of a configuration file that matter.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct File {
     channel_alias: Option<String>,
+    default_channels: Vec<String>,
     custom_channels: BTreeMap<String, String>,
     mirrored_channels: BTreeMap<String, Vec<String>>,
 }
 
 impl Settings {
-    /// Reads the settings of this machine: `MODAL_CONDA_CHANNEL_ALIAS`, then the files that conda and mamba read.
+    /// Reads the settings of this machine: `MODAL_CONDA_CHANNEL_ALIAS`, then the variables and files that conda and mamba read.
     ///
     /// # Errors
     /// When one of them cannot be understood.
@@ -42,7 +47,7 @@ impl Settings {
     }
 
     /// [`Self::of_host`] with another environment and another root directory.
-    fn of(environment: &dyn Fn(&str) -> Option<OsString>, root: &Path) -> Result<Self, CondaError> {
+    fn of(environment: &Environment<'_>, root: &Path) -> Result<Self, CondaError> {
         let mut settings = Self::default();
         for path in files(environment, root) {
             let text = match fs_err::read_to_string(&path) {
@@ -54,11 +59,18 @@ impl Settings {
                 }
                 Err(error) => return Err(unusable(&path.display(), &error)),
             };
-            settings.add(&text, &format!("`{}`", path.display()))?;
+            settings.add(&text, &format!("`{}`", path.display()), environment)?;
         }
-        let alias =
-            environment(EnvVars::MODAL_CONDA_CHANNEL_ALIAS).map(|value| value.to_string_lossy().trim().to_owned());
-        if let Some(alias) = alias.filter(|alias| !alias.is_empty()) {
+        let given = |name: &str| {
+            let value = environment(name).map(|value| value.to_string_lossy().trim().to_owned());
+            value.filter(|value| !value.is_empty())
+        };
+        for name in ["CONDA_CHANNEL_ALIAS", "MAMBA_CHANNEL_ALIAS"] {
+            if let Some(alias) = given(name) {
+                settings.alias = Some(address(&alias, name)?);
+            }
+        }
+        if let Some(alias) = given(EnvVars::MODAL_CONDA_CHANNEL_ALIAS) {
             settings.alias = Some(address(&alias, EnvVars::MODAL_CONDA_CHANNEL_ALIAS)?);
             settings.custom.clear();
             settings.mirrors.clear();
@@ -67,12 +79,22 @@ impl Settings {
     }
 
     /// Adds what a file says; it knows better than those before it.
-    fn add(&mut self, text: &str, origin: &str) -> Result<(), CondaError> {
+    fn add(&mut self, text: &str, origin: &str, environment: &Environment<'_>) -> Result<(), CondaError> {
+        let address = |text: &str, origin: &str| address(&with_variables(text, environment), origin);
         // A file of nothing but comments is null.
         let file: Option<File> = serde_yaml::from_str(text).map_err(|error| unusable(&origin, &error))?;
-        let File { channel_alias, custom_channels, mirrored_channels } = file.unwrap_or_default();
+        let File { channel_alias, default_channels, custom_channels, mirrored_channels } = file.unwrap_or_default();
         if let Some(alias) = channel_alias {
             self.alias = Some(address(&alias, origin)?);
+        }
+        for channel in &default_channels {
+            // What is no address is a name, which leads where names do.
+            let Ok(mirror) = address(channel, origin) else { continue };
+            let name =
+                mirror.path_segments().and_then(|parts| parts.rev().find(|part| !part.is_empty()).map(str::to_owned));
+            if let Some(name) = name.filter(|name| DEFAULTS.contains(&&**name)) {
+                self.mirrors.insert(name, vec![mirror]);
+            }
         }
         for (name, base) in custom_channels {
             self.custom.insert(name, address(&base, origin)?);
@@ -87,8 +109,30 @@ impl Settings {
     }
 }
 
+/// A text in which `$NAME` and `${NAME}` stand for variables, as in the files of conda; what is not set stays as it is written.
+fn with_variables(text: &str, environment: &Environment<'_>) -> String {
+    let (mut expanded, mut rest) = (String::new(), text);
+    while let Some(at) = rest.find('$') {
+        expanded.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let braced =
+            rest.strip_prefix("${").and_then(|after| after.split_once('}')).map(|(name, _)| (name, name.len() + 3));
+        let (name, length) = braced.unwrap_or_else(|| {
+            let is_letter = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+            let end = rest[1..].find(|letter| !is_letter(letter)).map_or(rest.len(), |end| end + 1);
+            (&rest[1..end], end)
+        });
+        match environment(name).filter(|_| !name.is_empty()) {
+            Some(value) => expanded.push_str(&value.to_string_lossy()),
+            None => expanded.push_str(&rest[..length]),
+        }
+        rest = &rest[length..];
+    }
+    expanded + rest
+}
+
 /// The files that conda and mamba read, the later the stronger.
-fn files(environment: &dyn Fn(&str) -> Option<OsString>, root: &Path) -> Vec<PathBuf> {
+fn files(environment: &Environment<'_>, root: &Path) -> Vec<PathBuf> {
     let mut files =
         vec![root.join("etc/conda/.condarc"), root.join("etc/conda/condarc"), root.join("var/lib/conda/.condarc")];
     if let Some(home) = environment("HOME").map(PathBuf::from) {
@@ -151,6 +195,22 @@ mod tests {
         let variables = [variables[0], ("MODAL_CONDA_CHANNEL_ALIAS", "http://two.invalid/")];
         let settings = of(&variables, root.path()).unwrap();
         assert_eq!((settings.alias.unwrap().as_str(), settings.mirrors.len()), ("http://two.invalid/", 0));
+    }
+
+    #[test]
+    fn addresses_have_variables_and_the_default_channels_mirrors() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("rc");
+        let text = "channel_alias: https://${HOST}/$PART/$NO/${NO/\ndefault_channels:\n  - https://${HOST}/pkgs/main\n  - \
+                    free\n  - https://m.invalid/pkgs/r/\n  - https://m.invalid/pkgs/msys2\n";
+        fs_err::write(&path, text).unwrap();
+        let variables = [("CONDARC", path.to_str().unwrap()), ("HOST", "m.invalid"), ("PART", "conda")];
+        let settings = of(&variables, root.path()).unwrap();
+        assert_eq!(settings.alias.unwrap().as_str(), "https://m.invalid/conda/$NO/$%7BNO/");
+        let mirrors: Vec<_> = settings.mirrors.iter().map(|(name, mirrors)| format!("{name} {}", mirrors[0])).collect();
+        assert_eq!(mirrors, ["main https://m.invalid/pkgs/main/", "r https://m.invalid/pkgs/r/"]);
+        let variables = [variables[0], ("CONDA_CHANNEL_ALIAS", "https://n.invalid")];
+        assert_eq!(of(&variables, root.path()).unwrap().alias.unwrap().as_str(), "https://n.invalid/");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher as _};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Action, DockerfileStep, GpuRequest, Place, Step, redact};
+use crate::{Action, DockerfilePlace, DockerfileStep, GpuRequest, Place, Step, redact};
 
 /// Name of a node within one definition, chosen by the sender.
 pub type NodeId = String;
@@ -73,6 +73,9 @@ pub struct Node {
     /// The method call as the user wrote it, for people; without credentials.
     #[serde(deserialize_with = "redacted")]
     pub title: String,
+    /// The instruction of a Dockerfile that names the image, of a base that one has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<DockerfilePlace>,
     /// Variables in the step's environment while it runs: settings, which enter its key; they win over its secrets.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
@@ -152,7 +155,7 @@ impl Node {
             {
                 redact(&place.text)
             }
-            _ => Cow::Borrowed(&self.title),
+            _ => self.place.as_ref().map_or(Cow::Borrowed(&self.title), |place| redact(&place.text)),
         }
     }
 
@@ -315,6 +318,7 @@ mod tests {
             step,
             force_build: false,
             title: format!("step {id}"),
+            place: None,
             environment: BTreeMap::new(),
             secrets: Vec::new(),
             gpu: Vec::new(),

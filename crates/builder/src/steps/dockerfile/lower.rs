@@ -284,8 +284,11 @@ impl<'a> Lowering<'a> {
         let (below, begin) = match stage.base.clone() {
             Base::Parent(id) => (id, Action::Stage),
             Base::Stage(other) => (self.end(other), Action::Inherit),
-            Base::Scratch => (self.base(number, Step::FromScratch(FromScratch {}), "FROM scratch"), Action::Stage),
-            Base::Image(step) => (self.base(number, *step, &start.text), Action::Stage),
+            Base::Scratch => {
+                let place = DockerfilePlace { text: "FROM scratch".to_owned(), ..start.clone() };
+                (self.base(number, Step::FromScratch(FromScratch {}), &place), Action::Stage)
+            }
+            Base::Image(step) => (self.base(number, *step, &start), Action::Stage),
         };
         let mut below = self.push(self.id(number, "start"), vec![below], &start, begin);
         for (index, instruction) in instructions.into_iter().enumerate() {
@@ -337,7 +340,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// A node that builds on no other one.
-    fn base(&mut self, part: impl std::fmt::Display, step: Step, title: &str) -> NodeId {
+    fn base(&mut self, part: impl std::fmt::Display, step: Step, place: &DockerfilePlace) -> NodeId {
         let id = format!("{}/{part}/base", self.node.id);
         let plain = Node {
             inputs: Vec::new(),
@@ -346,7 +349,7 @@ impl<'a> Lowering<'a> {
             gpu: Vec::new(),
             ..self.node.clone()
         };
-        self.nodes.push(Node { id: id.clone(), step, title: title.to_owned(), ..plain });
+        self.nodes.push(Node { id: id.clone(), step, title: title(place), place: Some(place.clone()), ..plain });
         id
     }
 
@@ -360,7 +363,7 @@ impl<'a> Lowering<'a> {
                 Base::Scratch => {
                     return Err(self.mistake(instruction, "`scratch` has no files: name a stage that has some"));
                 }
-                Base::Image(step) => self.base(format!("{stage}/{index}.{part}"), *step, &instruction.text),
+                Base::Image(step) => self.base(format!("{stage}/{index}.{part}"), *step, &self.place(instruction)),
             });
         }
         Ok(nodes)
@@ -371,9 +374,8 @@ impl<'a> Lowering<'a> {
         let step = DockerfileStep { place: place.clone(), escape: self.escape, action };
         let title = match step.action {
             Action::Stage | Action::Inherit => self.node.title.clone(),
-            _ => format!("{}:{} {}", place.file, place.line, place.text),
+            _ => title(place),
         };
-        let title = lamina_image::redact(&title).into_owned();
         let mut node = Node { id: id.clone(), inputs, step: Step::Instruction(step), title, ..self.node.clone() };
         node.secrets.retain(|secret| !secret.is_login);
         if !is_run {
@@ -441,6 +443,11 @@ impl<'a> Lowering<'a> {
         let of_all = || self.globals.get(&name).filter(|_| default.is_none()).cloned();
         Action::Arg { given: given.or_else(of_all), name, default }
     }
+}
+
+/// What people are shown of an instruction.
+fn title(place: &DockerfilePlace) -> String {
+    lamina_image::redact(&format!("{}:{} {}", place.file, place.line, place.text)).into_owned()
 }
 
 /// The registry of the image that a step pulls, if it pulls one.

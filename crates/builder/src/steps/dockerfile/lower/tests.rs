@@ -22,7 +22,7 @@ fn a_login_is_told_to_the_registry_of_the_images_alone() {
     let of = |name: &str| {
         given.iter().filter(|(_, names)| names == &[name]).map(|(title, _)| title.as_str()).collect::<Vec<_>>()
     };
-    assert_eq!(of("login"), ["FROM r.example/a AS one", "FROM r.example/b"]);
+    assert_eq!(of("login"), ["Dockerfile:1 FROM r.example/a AS one", "Dockerfile:2 FROM r.example/b"]);
     assert_eq!(of("plain"), ["Dockerfile:5 RUN true"]);
     assert_eq!(given.len(), 3);
 }
