@@ -178,6 +178,20 @@ def test_failures_of_the_users_code_keep_their_traceback(project):
     assert "SyntaxError" in project.run("app.py").stderr
 
 
+def test_what_to_do_about_imports_that_fail_is_said(project):
+    project.write("app.py", "import no_such_module\n")
+    result = project.run("app.py")
+    assert result.returncode == 1
+    assert "hint: `no_such_module` was not found on this machine" in result.stderr
+    assert "`with image.imports():`" in result.stderr
+    project.write("package/__init__.py", "")
+    project.write("package/app.py", "from . import names\n")
+    result = project.run("package/app.py")
+    assert "hint: a file that is a part of a package is run as a module: `-m package.app` in place of" in result.stderr
+    project.write("alone.py", "from . import names\n")
+    assert "is run as a module\n" in project.run("alone.py").stderr
+
+
 def test_failures_in_containers(app):
     app.write(
         "app.py",

@@ -34,7 +34,7 @@ def report(error: BaseException) -> int:
         _print_report(getattr(error, "message", None) or str(error), getattr(error, "hint", None), _place(error))
     else:
         sys.stderr.write(_traceback(error))
-        hint = _missing_module_hint(error)
+        hint = _import_hint(error)
         if hint is not None:
             sys.stderr.write(_paint("hint:", "36") + " " + hint + "\n")
     return EXIT_FAILURE
@@ -46,13 +46,42 @@ def _has_remote_frames(error: BaseException) -> bool:
     return isinstance(cause, RemoteTraceback) and "Traceback (most recent call last):" in cause.text
 
 
+def _import_hint(error: BaseException) -> str | None:
+    """What to do about an import that failed."""
+    if isinstance(error.__cause__, RemoteTraceback):
+        return _missing_module_hint(error)
+    if isinstance(error, ModuleNotFoundError):
+        name = (error.name or "").split(".")[0]
+        if not name or name == "modal":
+            return None  # A part of this package that is not there says so itself.
+        return (
+            f"`{name}` was not found on this machine: if only the image has it, import it inside the function, "
+            "or below `with image.imports():`"
+        )
+    if isinstance(error, ImportError) and "no known parent package" in str(error):
+        return f"a file that is a part of a package is run as a module{_as_module()}"
+    return None
+
+
+def _as_module() -> str:
+    """The command for the file that is run, if the working directory has its package."""
+    from modal._cli import reference
+
+    path, is_module = reference.program or ("", True)
+    name, end = os.path.splitext(os.path.relpath(path) if path else "")
+    parts = name.split(os.sep)
+    if is_module or end != ".py" or len(parts) < 2 or not all(part.isidentifier() for part in parts):
+        return ""
+    return ": `-m {}` in place of `{}`".format(".".join(parts), path)
+
+
 def _missing_module_hint(error: BaseException) -> str | None:
     """What to add to the image when a container misses a module: the commonest mistake of all."""
-    if not isinstance(error, ModuleNotFoundError) or not isinstance(error.__cause__, RemoteTraceback):
+    if not isinstance(error, ModuleNotFoundError):
         return None
     name = (error.name or "").split(".")[0]
     if not name or name == "modal":
-        return None  # A part of this package that is not there says so itself.
+        return None
     if any(os.path.exists(os.path.join(folder or ".", name + end)) for folder in sys.path[:2] for end in ("", ".py")):
         return f"`{name}` was not found in the container: add `.add_local_python_source({name!r})` to its image"
     return f"`{name}` was not found in the container: add its package to the image, as with `.uv_pip_install({name!r})`"
