@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -85,8 +86,8 @@ class Limit(Peer):
     """What cannot be spared, done by programs that do nothing else, on all processors."""
 
     name = "limits"
-    programs = ("zstd", "openssl")
-    package = "zstd openssl"
+    programs = ("zstd", "openssl", "curl")
+    package = "zstd openssl curl"
 
     def __init__(self, machine: Machine, lamina: Lamina, image: Callable[[], str]) -> None:
         super().__init__(machine)
@@ -135,6 +136,44 @@ class Limit(Peer):
     def copying(self) -> Contestant:
         """Of whoever writes archives that are not compressed."""
         return self.contestant("hashing and writing alone", "H plain.tar & cp plain.tar written; wait")
+
+    def pulling(self, repository: Callable[[], str]) -> Contestant:
+        """Of whoever fetches an image of many files: they are all made, beside all that `unpacking` does."""
+
+        def prepare() -> None:
+            self._prepare()
+            self._write_layers()
+            address, _, name = repository().partition("/")
+            blobs = f"http://{address}/v2/{name}"
+            manifest = f"{blobs}/manifests/latest"
+            request = urllib.request.Request(manifest, headers={"Accept": "application/vnd.oci.image.manifest.v1+json"})
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                digests = [layer["digest"] for layer in json.load(answer)["layers"]]
+            lines = [f'url = "{blobs}/blobs/{digest}"\noutput = "got/{digest}"\n' for digest in digests]
+            (self.work / "blobs").write_text("".join(lines))
+
+        name = "fetching, decompressing, hashing, writing all files and syncing alone"
+        # Files of earlier rounds stay, as stores do: removing many of them slows down what comes next.
+        steps = (
+            "F=$(mktemp -d files.XXXXXX); rm -rf pipe got; mkfifo pipe",
+            "tar -xpi -b 512 --numeric-owner -C $F <pipe & writing=$!",
+            "(curl -sfZ --create-dirs -K blobs; H got/*) & fetching=$!",
+            "zstd -q -dc layers.zst | tee pipe | H",
+            "wait $writing; wait $fetching; sync -f $F",
+        )
+        contestant = self.contestant(name, "\n".join(steps))
+        contestant.prepare = prepare
+        return contestant
+
+    def _write_layers(self) -> None:
+        """Writes the archives of all layers behind each other, and compresses them."""
+        layers = self.work / "layers.tar"
+        with tarfile.open(self.plain) as archive, layers.open("wb") as target:
+            for name in json.load(archive.extractfile("manifest.json"))[0]["Layers"]:
+                with archive.extractfile(name) as source:
+                    shutil.copyfileobj(source, target, 1 << 20)
+        self.machine.run([program("zstd"), "-q", "-3", "-T0", "-f", layers, "-o", self.work / "layers.zst"], peer=False)
+        layers.unlink()
 
     def unpacking(self) -> Contestant:
         """Of whoever keeps what was fetched, and what is in it, and does not answer before both are on the disk."""
@@ -249,6 +288,7 @@ class Travelling:
         contestants = [ours("zstd"), reference, *theirs("zstd"), *theirs("gzip")]
         contestants.append(as_peer("docker, gzip", [self.buildkit, self.registry], by_docker, prepare_docker))
         contestants.append(self.limit.unpacking())
+        contestants.append(self.limit.pulling(lambda: f"{address[0]}/lamina-zstd"))
         title = "`crew` pulled into an empty store"
         return [Row("T4", title, "s", 2, contestants, self._twice("buildah, zstd"))]
 
