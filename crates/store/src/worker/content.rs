@@ -35,7 +35,7 @@ pub(super) fn hash(file: &File, path: &Path, abandoned: &AtomicBool) -> Result<(
     if disk::is_sparse(&stat) {
         hash_sparse(file, disk::size(&stat), path, abandoned)
     } else {
-        hash_whole(file, path, abandoned)
+        hash_whole(file, disk::size(&stat), path, abandoned)
     }
 }
 
@@ -49,7 +49,7 @@ pub(super) fn matches(file: &File, digest: &Digest, path: &Path) -> Result<bool>
     }
     let stat = rustix::fs::fstat(file).map_err(JobError::file("reading the status of", path))?;
     let other = if disk::is_sparse(&stat) {
-        hash_whole(file, path, &never)?.0
+        hash_whole(file, size, path, &never)?.0
     } else {
         hash_sparse(file, size, path, &never)?.0
     };
@@ -59,7 +59,8 @@ pub(super) fn matches(file: &File, digest: &Digest, path: &Path) -> Result<bool>
 /// Both digests that a file with these bytes may have.
 pub(super) fn digests(file: &File, path: &Path) -> Result<[Digest; 2]> {
     let never = AtomicBool::new(false);
-    let (whole, size) = hash_whole(file, path, &never)?;
+    let size = disk::size(&rustix::fs::fstat(file).map_err(JobError::file("reading the status of", path))?);
+    let (whole, size) = hash_whole(file, size, path, &never)?;
     Ok([whole, hash_sparse(file, size, path, &never)?.0])
 }
 
@@ -80,18 +81,21 @@ pub(super) fn copy(from: &File, to: &mut File, path: &Path) -> Result<()> {
     })
 }
 
-fn hash_whole(file: &File, path: &Path, abandoned: &AtomicBool) -> Result<(Digest, u64)> {
-    let mut chunk = vec![0; CHUNK];
+/// `expected` is how long the file should be.
+fn hash_whole(file: &File, expected: u64, path: &Path, abandoned: &AtomicBool) -> Result<(Digest, u64)> {
+    // Most files are small: one look tells that there is no more.
+    let length = CHUNK.min(usize::try_from(expected).unwrap_or(CHUNK).saturating_add(1));
+    let mut chunk = vec![0; length];
     let mut hasher = Hasher::new();
     let mut size = 0;
     loop {
         check_abandoned(abandoned)?;
         let filled = read_at(file, &mut chunk, size).map_err(JobError::file("reading", path))?;
-        if filled == 0 {
-            return Ok((hasher.finish(), size));
-        }
         hasher.update(&chunk[..filled]);
         size += filled as u64;
+        if filled == 0 || (filled < chunk.len() && size >= expected) {
+            return Ok((hasher.finish(), size));
+        }
     }
 }
 

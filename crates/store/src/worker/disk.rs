@@ -17,6 +17,9 @@ use crate::{JobError, Metadata, Timestamp};
 
 pub(super) type Result<T> = std::result::Result<T, JobError>;
 
+/// How everything is opened: what lies there may be anything.
+const ON_CONTENT: OFlags = OFlags::NOFOLLOW.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
+
 /// `directory/path` for a path that is bytes.
 pub(super) fn join(directory: &Path, path: &[u8]) -> PathBuf {
     if path.is_empty() { directory.to_owned() } else { directory.join(OsStr::from_bytes(path)) }
@@ -93,6 +96,15 @@ pub(super) fn open(path: &Path) -> Result<File> {
     open_with(path, OFlags::RDONLY)
 }
 
+/// As [`open`], or `None` when nothing is there.
+pub(super) fn try_open(path: &Path) -> Result<Option<File>> {
+    match rustix::fs::open(path, OFlags::RDONLY | ON_CONTENT, Mode::empty()) {
+        Ok(file) => Ok(Some(File::from(file))),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        Err(errno) => Err(JobError::file("opening", path)(errno)),
+    }
+}
+
 /// What a file holds.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -105,8 +117,7 @@ pub(super) fn open_directory(path: &Path) -> Result<File> {
 }
 
 pub(super) fn open_with(path: &Path, flags: OFlags) -> Result<File> {
-    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    rustix::fs::open(path, flags, Mode::empty()).map(File::from).map_err(JobError::file("opening", path))
+    rustix::fs::open(path, flags | ON_CONTENT, Mode::empty()).map(File::from).map_err(JobError::file("opening", path))
 }
 
 /// Makes a new file that only the worker can use.

@@ -16,7 +16,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 
 use lamina_image::Digest;
-use rustix::fs::{FileType, OFlags, Stat, XattrFlags};
+use rayon::prelude::*;
+use rustix::fs::{FileType, Stat, XattrFlags};
 use rustix::io::Errno;
 
 use super::content::{self, CHUNK};
@@ -164,24 +165,28 @@ impl Objects {
         if !singly {
             disk::sync_filesystem(&self.content)?;
         }
-        for (inode, digest) in pending.values() {
+        pending.par_iter().try_for_each(|(_, (inode, digest))| {
             content::check_abandoned(abandoned)?;
-            let path = self.path(digest);
-            if disk::try_stat(&path)?.is_none() {
-                continue; // It was of no use to any layer and has been collected.
-            }
-            let file = disk::open_with(&path, OFlags::RDONLY)?;
-            let stat = rustix::fs::fstat(&file).map_err(JobError::file("reading the status of", &path))?;
-            // Another process may have put its own copy in the place; that one is not ours to vouch for.
-            if stat.st_ino == *inode {
-                if singly {
-                    rustix::fs::fsync(&file).map_err(JobError::file("syncing", &path))?;
-                }
-                seal(&file, digest, &path)?;
-            }
-        }
+            self.seal_written(*inode, digest, singly)
+        })?;
         self.lock().retain(|name, written| pending.get(name) != Some(written));
         Ok(())
+    }
+
+    /// Seals an object that this process wrote; `sync` is whether its bytes may not be on the disk yet.
+    fn seal_written(&self, inode: u64, digest: &Digest, sync: bool) -> Result<()> {
+        let path = self.path(digest);
+        // One that was of no use to any layer has been collected.
+        let Some(file) = disk::try_open(&path)? else { return Ok(()) };
+        let stat = rustix::fs::fstat(&file).map_err(JobError::file("reading the status of", &path))?;
+        // Another process may have put its own copy in the place; that one is not ours to vouch for.
+        if stat.st_ino != inode {
+            return Ok(());
+        }
+        if sync {
+            rustix::fs::fsync(&file).map_err(JobError::file("syncing", &path))?;
+        }
+        seal(&file, &stat, digest, &path)
     }
 
     /// Remembers that a job added an object.
@@ -212,10 +217,9 @@ struct Seal {
     modified: Timestamp,
 }
 
-/// Says of an object that its bytes are on the disk and what their digest is.
-fn seal(file: impl AsFd + Copy, digest: &Digest, path: &Path) -> Result<()> {
-    let stat = rustix::fs::fstat(file).map_err(JobError::file("reading the status of", path))?;
-    let Timestamp { seconds, nanoseconds } = disk::meta(&stat).modified;
+/// Says of an object with this status that its bytes are on the disk and what their digest is.
+fn seal(file: impl AsFd, stat: &Stat, digest: &Digest, path: &Path) -> Result<()> {
+    let Timestamp { seconds, nanoseconds } = disk::meta(stat).modified;
     let value = [&digest.as_bytes()[..], &seconds.to_le_bytes(), &nanoseconds.to_le_bytes()].concat();
     rustix::fs::fsetxattr(file, SEAL, &value, XattrFlags::empty())
         .map_err(JobError::file("setting an attribute of", path))
@@ -224,7 +228,10 @@ fn seal(file: impl AsFd + Copy, digest: &Digest, path: &Path) -> Result<()> {
 /// Seals an object again if it was: its time has been changed on purpose.
 pub(super) fn renew_seal(file: &File, digest: &Digest, path: &Path) -> Result<()> {
     match rustix::fs::fgetxattr(file, SEAL, &mut [0; SEAL_LENGTH][..]) {
-        Ok(_) => seal(file, digest, path),
+        Ok(_) => {
+            let stat = rustix::fs::fstat(file).map_err(JobError::file("reading the status of", path))?;
+            seal(file, &stat, digest, path)
+        }
         Err(Errno::NODATA | Errno::RANGE) => Ok(()),
         Err(errno) => Err(JobError::file("reading an attribute of", path)(errno)),
     }
@@ -273,7 +280,8 @@ fn vouch(digest: &Digest, path: &Path) -> Result<bool> {
         return Ok(false);
     }
     rustix::fs::fsync(&file).map_err(JobError::file("syncing", path))?;
-    seal(&file, digest, path)?;
+    let stat = rustix::fs::fstat(&file).map_err(JobError::file("reading the status of", path))?;
+    seal(&file, &stat, digest, path)?;
     Ok(true)
 }
 
