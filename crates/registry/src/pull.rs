@@ -148,13 +148,14 @@ pub fn unpack_archive(
         diff_id: HEXLOWER.encode(&hasher.finalize()),
         name: name.to_owned(),
         reserve,
+        is_final: false,
     };
     store.job(&job, &[archive.as_fd()])?;
     Ok(work)
 }
 
-/// Unpacks a fetched layer over those below, and answers the work with it. It stops when the disk has less than `reserve` bytes
-/// left.
+/// Unpacks a fetched layer over those below, and answers the work with it, which is to be committed as it is; until then the
+/// caller holds off collection. It stops when the disk has less than `reserve` bytes left.
 ///
 /// # Errors
 /// When it is no layer, or not the one that the image's configuration names.
@@ -202,6 +203,7 @@ fn unpack_files(
         diff_id: part.diff_id.clone(),
         name: format!("sha256:{}", part.download.sha256),
         reserve,
+        is_final: true,
     };
     store.job(&job, files).map_err(|error| match error {
         JobError { kind, message, .. } if kind == STRANGER => RegistryError::Stranger(message),

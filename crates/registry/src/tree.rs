@@ -7,11 +7,12 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use lamina_store::{JobError, JobErrorKind, Timestamp};
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat,
-    fchmod, fchown, fsetxattr, futimens, linkat, mkdirat, mknodat, openat, openat2, statat, symlinkat, unlinkat,
+    fchmod, fchown, fsetxattr, fstat, futimens, linkat, mkdirat, mknodat, openat, openat2, statat, symlinkat, unlinkat,
     utimensat,
 };
 use rustix::io::Errno;
@@ -123,6 +124,9 @@ pub(crate) struct Tree {
     root: OwnedFd,
     path: PathBuf,
     buffer: RefCell<Vec<u8>>,
+    /// The directory of what was made last, by its path: the next is often beside it. It is another one only once something
+    /// was removed.
+    last: RefCell<Option<(PathBuf, Rc<OwnedFd>)>>,
 }
 
 impl Tree {
@@ -130,21 +134,23 @@ impl Tree {
     pub(crate) fn open(path: &Path) -> Result<Self, JobError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = openat(CWD, path, flags, Mode::empty()).map_err(JobError::file("opening", path))?;
-        Ok(Self { root, path: path.to_owned(), buffer: RefCell::new(vec![0; WRITE_LENGTH]) })
+        let buffer = RefCell::new(vec![0; WRITE_LENGTH]);
+        Ok(Self { root, path: path.to_owned(), buffer, last: RefCell::default() })
     }
 
-    /// Writes a file, in the place of whatever is there.
+    /// Writes a file, in the place of whatever is there, and answers its inode.
     pub(crate) fn file(
         &self,
         path: &Path,
         attributes: &Attributes,
         contents: &mut dyn Read,
         holes: Holes,
-    ) -> Result<(), JobError> {
-        let (parent, name) = self.place(path)?;
+    ) -> Result<u64, JobError> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat(&parent, name, flags, Mode::RUSR | Mode::WUSR).map_err(self.failed("creating", path))?;
-        let file = File::from(file);
+        // Mostly nothing is left to change then.
+        let mode = Mode::from_raw_mode(attributes.mode & 0o777);
+        let create = |parent: &OwnedFd, name: &OsStr| openat(parent, name, flags, mode);
+        let file = File::from(self.make(path, "creating", create)?);
         let mut buffer = self.buffer.borrow_mut();
         let length = if holes == Holes::Kept { HOLE_LENGTH } else { buffer.len() };
         copy(contents, &file, holes, &mut buffer[..length], |error| self.failed("writing", path)(error))?;
@@ -156,29 +162,27 @@ impl Tree {
         if path.as_os_str().is_empty() || self.is_directory(path)? {
             return Ok(());
         }
-        let (parent, name) = self.place(path)?;
-        self.make_directory(&parent, name, path)
+        self.make(path, "making the directory", Self::make_directory)
     }
 
     /// Gives a directory what it has beside its contents.
     pub(crate) fn set_directory(&self, path: &Path, attributes: &Attributes) -> Result<(), JobError> {
         let directory = self.open_directory(path)?;
-        self.set(&directory, path, attributes)
+        self.set(&directory, path, attributes).map(drop)
     }
 
     /// Makes a symbolic link, in the place of whatever is there.
     pub(crate) fn symlink(&self, path: &Path, target: &OsStr, attributes: &Attributes) -> Result<(), JobError> {
-        let (parent, name) = self.place(path)?;
-        symlinkat(target, &parent, name).map_err(self.failed("linking", path))?;
-        self.set_unopened(&parent, name, path, attributes)
+        self.make(path, "linking", |parent, name| symlinkat(target, parent, name))?;
+        self.set_unopened(path, attributes)
     }
 
     /// Makes a named pipe, in the place of whatever is there.
     pub(crate) fn pipe(&self, path: &Path, attributes: &Attributes) -> Result<(), JobError> {
+        self.make(path, "creating", |parent, name| mknodat(parent, name, FileType::Fifo, Mode::RUSR, 0))?;
+        self.set_unopened(path, attributes)?;
         let (parent, name) = self.place(path)?;
-        mknodat(&parent, name, FileType::Fifo, Mode::RUSR, 0).map_err(self.failed("creating", path))?;
-        self.set_unopened(&parent, name, path, attributes)?;
-        chmodat(&parent, name, attributes.mode(), AtFlags::empty()).map_err(self.failed("changing the mode of", path))
+        chmodat(&*parent, name, attributes.mode(), AtFlags::empty()).map_err(self.failed("changing the mode of", path))
     }
 
     /// Makes another name of what is at `existing`; false if nothing is there.
@@ -192,15 +196,14 @@ impl Tree {
         if path == existing {
             return Ok(true);
         }
-        let (parent, name) = self.place(path)?;
-        linkat(&from, existing_name, &parent, name, AtFlags::empty()).map_err(self.failed("linking", path))?;
+        let link = |parent: &OwnedFd, name: &OsStr| linkat(&from, existing_name, parent, name, AtFlags::empty());
+        self.make(path, "linking", link)?;
         Ok(true)
     }
 
     /// Marks something as deleted.
     pub(crate) fn delete(&self, path: &Path) -> Result<(), JobError> {
-        let (parent, name) = self.place(path)?;
-        mknodat(&parent, name, FileType::CharacterDevice, Mode::empty(), 0).map_err(self.failed("deleting", path))
+        self.make(path, "deleting", |parent, name| mknodat(parent, name, FileType::CharacterDevice, Mode::empty(), 0))
     }
 
     /// Marks a directory as one of which the layers below have nothing.
@@ -229,16 +232,56 @@ impl Tree {
         }
     }
 
-    /// The directory that something is to be in, and its name there, at which nothing is any more.
-    fn place<'p>(&self, path: &'p Path) -> Result<(OwnedFd, &'p OsStr), JobError> {
-        let name = path.file_name().ok_or_else(|| self.failed("replacing", path)(Errno::INVAL))?;
-        let parent = self.open_directory(path.parent().unwrap_or(Path::new("")))?;
-        match unlinkat(&parent, name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(Errno::ISDIR | Errno::PERM) => self.clear(&parent, name, path)?,
-            Err(errno) => return Err(self.failed("removing", path)(errno)),
+    /// Removes whatever is at a path, and answers the directory that it was in.
+    pub(crate) fn vacate(&self, path: &Path) -> Result<Rc<OwnedFd>, JobError> {
+        let (parent, name) = self.place(path)?;
+        match statat(&*parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => {}
+            _ => self.remove(&parent, name, path)?,
         }
-        Ok((parent, name))
+        Ok(parent)
+    }
+
+    /// Makes something, in the place of whatever is there.
+    fn make<T>(
+        &self,
+        path: &Path,
+        what: &str,
+        make: impl Fn(&OwnedFd, &OsStr) -> rustix::io::Result<T>,
+    ) -> Result<T, JobError> {
+        let (parent, name) = self.place(path)?;
+        let made = match make(&parent, name) {
+            Err(Errno::EXIST) => {
+                self.remove(&parent, name, path)?;
+                make(&parent, name)
+            }
+            made => made,
+        };
+        made.map_err(self.failed(what, path))
+    }
+
+    /// The directory that something is in, and its name there.
+    fn place<'p>(&self, path: &'p Path) -> Result<(Rc<OwnedFd>, &'p OsStr), JobError> {
+        let name = path.file_name().ok_or_else(|| self.failed("replacing", path)(Errno::INVAL))?;
+        let parent = path.parent().unwrap_or(Path::new(""));
+        if let Some((known, directory)) = &*self.last.borrow()
+            && known.as_os_str() == parent.as_os_str()
+        {
+            return Ok((Rc::clone(directory), name));
+        }
+        let directory = Rc::new(self.open_directory(parent)?);
+        *self.last.borrow_mut() = Some((parent.to_owned(), Rc::clone(&directory)));
+        Ok((directory, name))
+    }
+
+    /// Removes what is in the way.
+    fn remove(&self, parent: &OwnedFd, name: &OsStr, path: &Path) -> Result<(), JobError> {
+        *self.last.borrow_mut() = None;
+        match unlinkat(parent, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(Errno::ISDIR | Errno::PERM) => self.clear(parent, name, path),
+            Err(errno) => Err(self.failed("removing", path)(errno)),
+        }
     }
 
     /// Removes a directory and what it holds.
@@ -270,7 +313,7 @@ impl Tree {
             Err(Errno::NOENT) => {
                 let name = path.file_name().ok_or_else(|| self.failed("opening", path)(Errno::NOENT))?;
                 let parent = self.open_directory(path.parent().unwrap_or(Path::new("")))?;
-                self.make_directory(&parent, name, path)?;
+                Self::make_directory(&parent, name).map_err(self.failed("making the directory", path))?;
                 openat2(&self.root, whole, flags, Mode::empty(), how)
             }
             other => other,
@@ -278,19 +321,24 @@ impl Tree {
         opened.map_err(self.failed("opening", path))
     }
 
-    fn make_directory(&self, parent: &OwnedFd, name: &OsStr, path: &Path) -> Result<(), JobError> {
+    fn make_directory(parent: &OwnedFd, name: &OsStr) -> rustix::io::Result<()> {
         let mode = Mode::from_raw_mode(DIRECTORY_MODE);
-        let made = mkdirat(parent, name, mode);
+        mkdirat(parent, name, mode)?;
         // The umask is whatever the user's is.
-        made.and_then(|()| chmodat(parent, name, mode, AtFlags::empty()))
-            .map_err(self.failed("making the directory", path))
+        chmodat(parent, name, mode, AtFlags::empty())
     }
 
-    fn set(&self, file: impl AsFd, path: &Path, attributes: &Attributes) -> Result<(), JobError> {
-        let (owner, group) = attributes.owner();
-        // Changing the owner clears set-id bits and capabilities, so these come later.
-        fchown(&file, owner, group).map_err(self.not_given(path, attributes))?;
-        fchmod(&file, attributes.mode()).map_err(self.failed("changing the mode of", path))?;
+    /// Gives something what it has beside its contents, and answers its inode.
+    fn set(&self, file: impl AsFd, path: &Path, attributes: &Attributes) -> Result<u64, JobError> {
+        let status = fstat(&file).map_err(self.failed("reading the status of", path))?;
+        // Each change is an inode to write. That of the owner clears set-id bits and capabilities, so these come later.
+        if (status.st_uid, status.st_gid) != (attributes.uid, attributes.gid) {
+            let (owner, group) = attributes.owner();
+            fchown(&file, owner, group).map_err(self.not_given(path, attributes))?;
+        }
+        if status.st_mode & 0o7777 != attributes.mode {
+            fchmod(&file, attributes.mode()).map_err(self.failed("changing the mode of", path))?;
+        }
         for (name, value) in &attributes.extended {
             let name = name.strip_prefix(MARK).map_or_else(|| name.clone(), |rest| format!("{ESCAPED}{rest}"));
             match fsetxattr(&file, &*name, value, XattrFlags::empty()) {
@@ -299,20 +347,16 @@ impl Tree {
                 Err(errno) => return Err(self.failed("setting an attribute of", path)(errno)),
             }
         }
-        futimens(&file, &attributes.times()).map_err(self.failed("dating", path))
+        futimens(&file, &attributes.times()).map_err(self.failed("dating", path))?;
+        Ok(status.st_ino)
     }
 
     /// The same for what cannot be opened, but for its mode.
-    fn set_unopened(
-        &self,
-        parent: &OwnedFd,
-        name: &OsStr,
-        path: &Path,
-        attributes: &Attributes,
-    ) -> Result<(), JobError> {
+    fn set_unopened(&self, path: &Path, attributes: &Attributes) -> Result<(), JobError> {
+        let (parent, name) = self.place(path)?;
         let (owner, group) = attributes.owner();
-        chownat(parent, name, owner, group, AtFlags::SYMLINK_NOFOLLOW).map_err(self.not_given(path, attributes))?;
-        utimensat(parent, name, &attributes.times(), AtFlags::SYMLINK_NOFOLLOW).map_err(self.failed("dating", path))
+        chownat(&*parent, name, owner, group, AtFlags::SYMLINK_NOFOLLOW).map_err(self.not_given(path, attributes))?;
+        utimensat(&*parent, name, &attributes.times(), AtFlags::SYMLINK_NOFOLLOW).map_err(self.failed("dating", path))
     }
 
     /// Why something could not get its owner: the kernel knows no ids that the store does not have.

@@ -6,9 +6,10 @@
 //! outside the upper: parents are opened with it as root, and last components are not followed.
 
 pub(crate) mod ahead;
+mod filing;
 mod watch;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use tar::EntryType;
 
 use self::ahead::read_ahead;
+use self::filing::{Filing, with_filing};
 use self::watch::{HEADERS_LIMIT, Looked, Watch, Watched};
 use crate::RegistryError;
 use crate::pax::{self, Record};
@@ -100,6 +102,9 @@ pub(crate) struct UnpackLayer {
     pub(crate) name: String,
     /// Bytes that are to stay free on the disk.
     pub(crate) reserve: u64,
+    /// Whether it is committed as it is unpacked: its files may become objects at once then, because no process writes to the
+    /// upper any more. Whoever asks for that holds off collection until the commit.
+    pub(crate) is_final: bool,
 }
 
 impl Job for UnpackLayer {
@@ -128,15 +133,18 @@ impl Job for UnpackLayer {
     }
 }
 
-/// Unpacks an archive into an upper, and fails as soon as `is_wanted` does.
+/// Unpacks an archive into an upper, and fails as soon as `is_wanted` does. With a context, small files become objects.
 fn unpack(
     job: &UnpackLayer,
     upper: &Path,
     below: Layers,
     archive: impl Read + Send,
+    context: Option<&WorkerContext>,
     is_wanted: &dyn Fn() -> Result<(), JobError>,
 ) -> Result<(), JobError> {
-    let (unpacked, found) = read_ahead(archive, |archive| unpack_all(job, upper, below, archive, is_wanted));
+    let (unpacked, found) = read_ahead(archive, |archive| {
+        with_filing(context, &job.work, |filing| unpack_all(job, upper, below, archive, filing, is_wanted))
+    });
     unpacked?;
     if found != job.diff_id {
         return Err(job.malformed(format!(
@@ -153,6 +161,7 @@ fn unpack_all(
     upper: &Path,
     below: Layers,
     archive: impl Read,
+    filing: &mut Option<Filing<'_>>,
     is_wanted: &dyn Fn() -> Result<(), JobError>,
 ) -> Result<(), JobError> {
     let watch = Watch::new(job, upper, is_wanted);
@@ -161,10 +170,11 @@ fn unpack_all(
         job,
         watch: &watch,
         tree: Tree::open(upper)?,
+        filing: filing.as_mut(),
         below,
         plain: HashSet::new(),
-        directories: BTreeMap::new(),
-        implied: BTreeSet::new(),
+        directories: HashMap::new(),
+        implied: HashSet::new(),
         deleted: BTreeSet::new(),
         opaque: BTreeSet::new(),
     };
@@ -178,7 +188,7 @@ fn unpack_all(
     watch.stopped()
 }
 
-fn unpack_entries(unpacking: &mut Unpacking<'_>, archive: &mut dyn Read) -> Result<(), JobError> {
+fn unpack_entries(unpacking: &mut Unpacking<'_, '_>, archive: &mut dyn Read) -> Result<(), JobError> {
     let (job, watch) = (unpacking.job, unpacking.watch);
     let mut entries = tar::Archive::new(Padded { inner: archive, position: 0 });
     let mut entries = entries.entries()?;
@@ -210,7 +220,8 @@ impl UnpackLayer {
     fn unpack_into(&self, context: &WorkerContext, archive: impl Read + Send) -> Result<(), JobError> {
         let upper = context.upper(&self.work);
         let below = Layers::new(context.content(), &self.below);
-        unpack(self, &upper, below, archive, &|| context.ensure_wanted(&self.work))
+        let filing = (self.is_final && context.has_redirects()).then_some(context);
+        unpack(self, &upper, below, archive, filing, &|| context.ensure_wanted(&self.work))
     }
 
     /// Why an entry could not be unpacked, with its name if that is for the archive to answer for.
@@ -244,24 +255,26 @@ impl<R: Read> Read for Padded<R> {
     }
 }
 
-struct Unpacking<'a> {
+struct Unpacking<'a, 'context> {
     job: &'a UnpackLayer,
     watch: &'a Watch<'a>,
     tree: Tree,
+    /// What makes objects of files, if they may be.
+    filing: Option<&'a mut Filing<'context>>,
     below: Layers,
     /// Directories that lead nowhere else, be they of this layer or of those below.
     plain: HashSet<PathBuf>,
     /// Directories of the archive; they get their attributes last, because what is put into them changes their times.
-    directories: BTreeMap<PathBuf, Attributes>,
-    /// Directories that something of the archive is in.
-    implied: BTreeSet<PathBuf>,
+    directories: HashMap<PathBuf, Attributes>,
+    /// Directories that something of the archive is in, and all above them.
+    implied: HashSet<PathBuf>,
     /// What the layers below have and this one does not.
     deleted: BTreeSet<PathBuf>,
     /// Directories of which the layers below have nothing here.
     opaque: BTreeSet<PathBuf>,
 }
 
-impl Unpacking<'_> {
+impl Unpacking<'_, '_> {
     fn add<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>, records: &[Record]) -> Result<(), JobError> {
         let kind = entry.header().entry_type();
         if kind == EntryType::XGlobalHeader {
@@ -278,7 +291,7 @@ impl Unpacking<'_> {
             return Ok(());
         };
         let parent = path.parent().unwrap_or(Path::new("")).to_owned();
-        self.implied.extend(parent.ancestors().map(Path::to_owned));
+        self.imply(&parent);
         match name.as_bytes() {
             OPAQUE => {
                 self.opaque.insert(parent);
@@ -311,15 +324,20 @@ impl Unpacking<'_> {
             EntryType::Regular | EntryType::Continuous => {
                 let is_sparse = records.iter().any(|(name, _)| name == OWN_SPARSE.as_bytes());
                 let holes = if is_sparse { Holes::Kept } else { Holes::Written };
-                self.tree.file(&path, &attributes, entry, holes)
+                match &mut self.filing {
+                    Some(filing) if !is_sparse && Filing::takes(&attributes, entry.size()) => {
+                        let directory = self.tree.vacate(&path)?;
+                        let size = entry.size();
+                        filing.file(&directory, &path, &attributes, size, entry)
+                    }
+                    _ => self.write(&path, &attributes, entry, holes),
+                }
             }
             EntryType::GNUSparse if entry.size() > SPARSE_LIMIT => {
                 let size = entry.size();
                 Err(self.job.malformed(format!("`{}` says that it has {size} bytes with its holes", path.display())))
             }
-            EntryType::GNUSparse => {
-                self.tree.file(&path, &attributes, &mut Looked::new(entry, self.watch), Holes::Kept)
-            }
+            EntryType::GNUSparse => self.write(&path, &attributes, &mut Looked::new(entry, self.watch), Holes::Kept),
             EntryType::Symlink => {
                 let target = entry.link_name_bytes().filter(|target| !target.is_empty());
                 let target = target.ok_or_else(|| self.job.malformed(format!("`{}` leads nowhere", path.display())))?;
@@ -335,6 +353,32 @@ impl Unpacking<'_> {
             // There are none in views; containers have those that they need.
             EntryType::Block | EntryType::Char => Ok(()),
             other => Err(self.job.malformed(format!("`{}` is of an unknown kind: {other:?}", path.display()))),
+        }
+    }
+
+    /// Writes a file into the upper.
+    fn write(
+        &mut self,
+        path: &Path,
+        attributes: &Attributes,
+        contents: &mut dyn Read,
+        holes: Holes,
+    ) -> Result<(), JobError> {
+        let inode = self.tree.file(path, attributes, contents, holes)?;
+        if let Some(filing) = &mut self.filing {
+            filing.forget(inode);
+        }
+        Ok(())
+    }
+
+    /// Notes that something is in a directory.
+    fn imply(&mut self, directory: &Path) {
+        for directory in directory.ancestors() {
+            // Those above one that is known are known as well.
+            if self.implied.contains(directory) {
+                return;
+            }
+            self.implied.insert(directory.to_owned());
         }
     }
 
@@ -378,8 +422,8 @@ impl Unpacking<'_> {
         }
         match self.entry_below(target)? {
             Some(file) if file.on_disk().symlink_metadata().is_ok_and(|status| status.is_file()) => {
-                self.tree.file(target, attributes, &mut file.open()?, Holes::Kept)?;
-                self.implied.extend(target.ancestors().skip(1).map(Path::to_owned));
+                self.write(target, attributes, &mut file.open()?, Holes::Kept)?;
+                self.imply(target.parent().unwrap_or(Path::new("")));
                 self.tree.hard_link(path, target).map(drop)
             }
             _ => Err(self.job.malformed(format!(
@@ -440,8 +484,9 @@ impl Unpacking<'_> {
             self.directories.insert(root, attributes);
         }
         // Children first: nothing of theirs changes their parents afterwards.
-        let directories = std::mem::take(&mut self.directories);
-        directories.iter().rev().try_for_each(|(path, attributes)| self.tree.set_directory(path, attributes))
+        let mut directories: Vec<_> = std::mem::take(&mut self.directories).into_iter().collect();
+        directories.sort_unstable_by(|(left, _), (right, _)| right.cmp(left));
+        directories.iter().try_for_each(|(path, attributes)| self.tree.set_directory(path, attributes))
     }
 
     fn attributes<R: Read>(&self, entry: &tar::Entry<'_, R>, records: &[Record]) -> Result<Attributes, JobError> {
@@ -545,5 +590,7 @@ fn time(text: &str) -> Option<(i64, i64)> {
     Some((whole, nanoseconds))
 }
 
+#[cfg(test)]
+mod filing_tests;
 #[cfg(test)]
 mod tests;

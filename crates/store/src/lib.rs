@@ -27,4 +27,6 @@ pub use layout::{FORMAT_VERSION, Layout};
 pub use object::{Metadata, ObjectName, Timestamp};
 pub use protocol::{CacheFilter, CommitRules, Committed, DamagedDescription, Exclude, Harvest};
 pub use reserve::SpentReserve;
-pub use worker::{Description, Job, JobTable, KeptPackage, LayerPath, UpperDirectory, WorkerContext, worker_main};
+pub use worker::{
+    Description, Job, JobTable, KeptPackage, LayerPath, PlacedFile, UpperDirectory, WorkerContext, worker_main,
+};

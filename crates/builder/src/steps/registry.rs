@@ -293,6 +293,7 @@ impl Layers<'_> {
         let (created, begun) = (seconds_since_1970(), Instant::now());
         let views = Stack::from_bottom_up(below.iter().map(|layer| layer.digest));
         let reserve = workshop.launcher.disk_reserve().map_err(|error| failed(FetchError::Io(error).into()))?;
+        let _held = workshop.store.hold_off_collection()?;
         let work = self.unpack(part, pieces, &views, downloads, reserve).map_err(failed)?;
         let committed = workshop.store.commit_until(&work, CommitRules::default(), workshop.cancel)?;
         let material = material(part, below);

@@ -56,10 +56,11 @@ impl Place {
             diff_id: diff_id.to_owned(),
             name: "sha256:1234".to_owned(),
             reserve: self.reserve,
+            is_final: false,
         };
         let below = Stack::from_top_down(self.below.iter().map(|name| StorePath::from(name.as_str())));
         let unpacked =
-            unpack(&job, &self.path("upper"), Layers::new(self.directory.path(), &below), archive, is_wanted);
+            unpack(&job, &self.path("upper"), Layers::new(self.directory.path(), &below), archive, None, is_wanted);
         assert_eq!(fs_err::read(self.path("canary")).unwrap(), b"alive");
         let known = |name: &OsStr| name == "upper" || name == "canary" || name.as_bytes().starts_with(b"below");
         let mut names = fs_err::read_dir(self.directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
@@ -79,7 +80,7 @@ impl Place {
     }
 }
 
-fn header(kind: EntryType, path: &[u8], size: u64) -> tar::Header {
+pub(super) fn header(kind: EntryType, path: &[u8], size: u64) -> tar::Header {
     let mut header = tar::Header::new_ustar();
     header.set_entry_type(kind);
     header.set_mode(0o644);
@@ -94,25 +95,25 @@ fn header(kind: EntryType, path: &[u8], size: u64) -> tar::Header {
 }
 
 /// The bytes of an entry, as they are in an archive.
-fn raw(header: &tar::Header, contents: &[u8]) -> Vec<u8> {
+pub(super) fn raw(header: &tar::Header, contents: &[u8]) -> Vec<u8> {
     let mut bytes = header.as_bytes().to_vec();
     bytes.extend_from_slice(contents);
     bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
     bytes
 }
 
-fn file(path: &[u8], contents: &[u8]) -> Vec<u8> {
+pub(super) fn file(path: &[u8], contents: &[u8]) -> Vec<u8> {
     raw(&header(EntryType::Regular, path, contents.len() as u64), contents)
 }
 
-fn directory(path: &[u8]) -> Vec<u8> {
+pub(super) fn directory(path: &[u8]) -> Vec<u8> {
     let mut header = header(EntryType::Directory, path, 0);
     header.set_mode(0o755);
     header.set_cksum();
     raw(&header, b"")
 }
 
-fn link(kind: EntryType, path: &[u8], target: &[u8]) -> Vec<u8> {
+pub(super) fn link(kind: EntryType, path: &[u8], target: &[u8]) -> Vec<u8> {
     let mut header = header(kind, path, 0);
     header.as_old_mut().linkname[..target.len()].copy_from_slice(target);
     header.set_cksum();
@@ -120,7 +121,7 @@ fn link(kind: EntryType, path: &[u8], target: &[u8]) -> Vec<u8> {
 }
 
 /// A header of the archive's own with records about the next entry, or about all.
-fn records(kind: EntryType, records: &[(&str, &[u8])]) -> Vec<u8> {
+pub(super) fn records(kind: EntryType, records: &[(&str, &[u8])]) -> Vec<u8> {
     let mut text = Vec::new();
     for (name, value) in records {
         let rest = name.len() + value.len() + 3;
@@ -132,11 +133,11 @@ fn records(kind: EntryType, records: &[(&str, &[u8])]) -> Vec<u8> {
     raw(&header(kind, b"records", text.len() as u64), &text)
 }
 
-fn archive(entries: &[Vec<u8>]) -> Vec<u8> {
+pub(super) fn archive(entries: &[Vec<u8>]) -> Vec<u8> {
     [entries.concat(), vec![0; 2 * BLOCK]].concat()
 }
 
-const LOCAL: EntryType = EntryType::XHeader;
+pub(super) const LOCAL: EntryType = EntryType::XHeader;
 
 #[test]
 fn the_root_has_no_time_of_its_unpacking() {

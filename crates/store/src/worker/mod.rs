@@ -32,4 +32,4 @@ pub use context::WorkerContext;
 pub use job::{Description, Job, JobTable, KeptPackage};
 pub use serve::worker_main;
 pub use shown::LayerPath;
-pub use upper::UpperDirectory;
+pub use upper::{PlacedFile, UpperDirectory};

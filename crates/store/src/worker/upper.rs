@@ -11,7 +11,9 @@ use super::WorkerContext;
 use super::context::is_empty;
 use super::disk::{self, Result};
 use super::place::{Bytes, Place};
-use crate::{JobError, Metadata};
+use super::{repair, verify};
+use crate::placing::Placing;
+use crate::{JobError, Metadata, ObjectName};
 
 /// A file that was placed in an upper: what is known of it without reading it.
 #[derive(Debug, Clone)]
@@ -45,6 +47,63 @@ impl WorkerContext {
         let path = path.strip_prefix("/").unwrap_or(path).to_owned();
         let handle = open_directory(&self.upper(work_id), &path)?;
         Ok(UpperDirectory { context: self, work_id, path, handle, placed: Vec::new() })
+    }
+}
+
+/// What is known of a file of an upper that leads to an object.
+#[derive(Debug, Clone)]
+pub struct PlacedFile(Placed);
+
+impl WorkerContext {
+    /// Whether files of views lead to objects, so that they can be made before these are.
+    #[must_use]
+    pub fn has_redirects(&self) -> bool {
+        self.placing == Placing::Redirects
+    }
+
+    /// Where a store [has redirects](Self::has_redirects), makes a file that leads to an object which need not be there before the
+    /// commit, in an open directory of the upper of a step in which nothing has that name; answers its inode.
+    /// [`Self::note_placed_files`] is to be told of it. `path` is where it is in the image, without leading slash. No process may
+    /// write to the upper afterwards.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn place_announced(
+        &self,
+        (digest, size): (Digest, u64),
+        meta: &Metadata,
+        directory: &OwnedFd,
+        path: &Path,
+    ) -> Result<(u64, PlacedFile)> {
+        let bytes = Bytes { digest, size };
+        let name = Path::new(path.file_name().ok_or_else(|| no_file(path))?);
+        let inode = self.place(Placing::Redirects, bytes, meta, Place { directory, name, path })?;
+        // Not every file system keeps all that it is told, such as times of the far future.
+        let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(JobError::image_file("reading the status of", path))?;
+        let meta = Metadata { xattrs: meta.xattrs.clone(), ..disk::meta(&stat) };
+        Ok((inode, PlacedFile(Placed { bytes, meta })))
+    }
+
+    /// Tells the commit which files of the upper of a step lead to objects, by inode.
+    pub fn note_placed_files(&self, work_id: &str, placed: impl IntoIterator<Item = (u64, PlacedFile)>) {
+        self.note_placed(work_id, placed.into_iter().map(|(inode, PlacedFile(placed))| (inode, placed)));
+    }
+
+    /// Stores bytes with this digest as an object, in the place of one that is damaged.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn put_made(&self, digest: &Digest, bytes: &[u8]) -> Result<()> {
+        let path = self.objects.path(digest);
+        let existing = self.objects.find(digest, Some(bytes.len() as u64))?;
+        if existing.is_some() && verify::is_sound(self, ObjectName::new(digest), &path)? {
+            return Ok(());
+        }
+        if existing.is_some() {
+            repair::set_aside(self, &path)?;
+        }
+        self.put_bytes(bytes).map(drop)
     }
 }
 

@@ -54,15 +54,13 @@ impl Upper<'_> {
         self.found.par_iter().map(node).collect()
     }
 
-    /// For every file with several names in the upper, the first of them. A file that was placed has one name, whatever
-    /// the count says: the other one is its object's.
+    /// For every file with several names in the upper, the first of them. Of a file that was placed, one of the names that are
+    /// counted may be its object's.
     fn first_names(&self) -> HashMap<u64, &[u8]> {
         let mut first = HashMap::new();
         for item in self.found {
-            let stat = &item.stat;
-            if item.file_type() == FileType::RegularFile && stat.st_nlink > 1 && !self.placed.contains_key(&stat.st_ino)
-            {
-                first.entry(stat.st_ino).or_insert(&item.path[..]);
+            if item.file_type() == FileType::RegularFile && item.stat.st_nlink > 1 {
+                first.entry(item.stat.st_ino).or_insert(&item.path[..]);
             }
         }
         first

@@ -76,12 +76,16 @@ pub(super) fn commit(context: &WorkerContext, id: &str, rules: &CommitRules) -> 
     }
     let files: Vec<_> =
         found.iter().zip(tree.entries()).filter(|(_, entry)| matches!(entry.node, Node::File { .. })).collect();
-    let held = |found: &scan::Found| match placed.get(&found.stat.st_ino) {
+    let bytes = files.iter().map(|(found, _)| held(found, &placed)).sum();
+    Ok(Committed { digest, content: tree.content(), files: files.len() as u64, bytes, bytes_new })
+}
+
+/// Bytes that a file holds: of one that was placed, those of its object.
+fn held(found: &scan::Found, placed: &HashMap<u64, Placed>) -> u64 {
+    match placed.get(&found.stat.st_ino) {
         Some(placed) => placed.bytes.size,
         None => disk::held(&found.stat),
-    };
-    let bytes = files.iter().map(|(found, _)| held(found)).sum();
-    Ok(Committed { digest, content: tree.content(), files: files.len() as u64, bytes, bytes_new })
+    }
 }
 
 /// Waits until the clock shows a later second than this one, unless that is far in the future.

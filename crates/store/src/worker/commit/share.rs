@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use rayon::prelude::*;
 use rustix::fs::FileType;
 
+use super::held;
 use super::scan::Found;
 use crate::placing::Placing;
 use crate::tree::{Entry, Node, Tree, parent};
@@ -42,7 +43,7 @@ impl Sharing<'_> {
                 Node::File { meta, size, digest } if *size > 0 => {
                     let bytes = Bytes { digest: *digest, size: *size };
                     let (new, is_replaced) = self.share_file(found, entry, bytes, meta)?;
-                    bytes_new.fetch_add(if new { disk::held(&found.stat) } else { 0 }, Ordering::Relaxed);
+                    bytes_new.fetch_add(if new { held(found, self.placed) } else { 0 }, Ordering::Relaxed);
                     Ok(is_replaced)
                 }
                 _ => Ok(false),
