@@ -81,8 +81,14 @@ class FilePatternMatcher(metaclass=Explained):
     def _loaded(self) -> list[str]:
         if self._patterns is None:
             # A byte order mark is no part of the first pattern, and names that are no UTF-8 are named byte by byte.
-            with open(os.path.expanduser(self._file or ""), encoding="utf-8-sig", errors="surrogateescape") as file:
-                lines = file.read().rstrip("\n").split("\n")
+            path = os.path.expanduser(self._file or "")
+            try:
+                with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
+                    lines = file.read().rstrip("\n").split("\n")
+            except OSError as error:
+                from modal._shared.errors import unreadable
+
+                raise unreadable(f"the file of patterns `{path}`", error) from None
             self._patterns = [_from_line(line) for line in lines if not _is_comment(line)]
         return self._patterns
 

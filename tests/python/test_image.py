@@ -12,6 +12,7 @@ import pytest
 
 import modal
 from modal._client.graph import Graph, app_graph
+from modal._shared.errors import is_report
 from modal._shared.redact import redact
 from modal.exception import InvalidError
 
@@ -301,6 +302,11 @@ def test_dockerfiles_are_read_when_the_app_starts(tmp_path, monkeypatch):
     assert last(given)["context"] == {"source": str(tmp_path / "sub"), "ignore": {"patterns": ["x"]}}
     with pytest.raises(FileNotFoundError, match="does not exist"):
         steps(modal.Image.from_dockerfile("none"))
+    (tmp_path / "sub/Dockerfile.dockerignore").unlink()
+    (tmp_path / "sub/Dockerfile.dockerignore").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"the ignore file `.*` cannot be read: Is a directory") as caught:
+        steps(image)
+    assert is_report(caught.value)
     beside = BASE.dockerfile_commands("COPY /x /y", context_files={"/x": "sub/x"})
     with pytest.raises(FileNotFoundError, match="sub/x` of `context_files` does not exist"):
         steps(beside)

@@ -7,7 +7,7 @@ import sys
 
 from modal._client.files import absolute, directory_entry
 from modal._shared.api import environment_or_default
-from modal._shared.errors import mark
+from modal._shared.errors import mark, unreadable
 from modal.image.dockerfile import AUTO
 
 TYPE_CHECKING = False
@@ -29,6 +29,8 @@ def read_dockerfile(path: AnyPath, context_dir: AnyPath | None, ignore: Ignore) 
         raise mark(IsADirectoryError(f"the Dockerfile `{full}` is a directory: name the file in it")) from None
     except UnicodeDecodeError as error:
         raise mark(ValueError(f"the Dockerfile `{full}` is no UTF-8 text: {error}")) from None
+    except OSError as error:
+        raise unreadable(f"the Dockerfile `{full}`", error) from None
     return _step(os.path.basename(full), text, read_context(context_dir, full, ignore))
 
 
@@ -85,6 +87,8 @@ def _patterns(root: str, dockerfile: str | None) -> list[str]:
                 lines = file.read().splitlines()
         except (FileNotFoundError, NotADirectoryError):
             continue
+        except OSError as error:
+            raise unreadable(f"the ignore file `{place}`", error) from None
         stripped = (line.strip() for line in lines if not line.startswith("#"))
         return [_clean(line) for line in stripped if line]
     return []

@@ -245,6 +245,11 @@ def mark(error: BaseException) -> BaseException:
     return error
 
 
+def unreadable(what: str, error: OSError) -> BaseException:
+    """That a local file cannot be read, as a report of the same class."""
+    return mark(type(error)(f"{what} cannot be read: {error.strerror}"))
+
+
 def is_report(error: BaseException) -> bool:
     """Whether an exception is Lamina's own report rather than a failure of the user's code."""
     from modal.exception import Error, ModuleNotMountable

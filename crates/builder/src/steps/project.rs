@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use lamina_ground::ErrorClass;
+use lamina_ground::{ErrorClass, Refusal, Subject, causes};
 use lamina_image::{KeyMaterial, Pyproject};
 use lamina_wheels::normalize_name;
 use toml::{Table, Value};
@@ -40,7 +40,10 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, BuildError> {
     match fs_err::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(mistake(ErrorClass::InvalidError, error.to_string(), None)),
+        Err(error) => {
+            let hint = Refusal::of(Subject::Local, &error).and_then(Refusal::hint);
+            Err(mistake(ErrorClass::InvalidError, causes(&error), hint))
+        }
     }
 }
 
@@ -395,6 +398,14 @@ mod tests {
         let class =
             if let BuildError::Refused { class, .. } = &error { format!("{class:?}") } else { "other".to_owned() };
         format!("{class}: {}", error.to_string().replace(&format!("{}/", directory.display()), ""))
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_says_why() {
+        let directory = written(&[]);
+        let said = refusal(read(directory.path()), Path::new("/nowhere"));
+        assert!(said.starts_with("InvalidError: ") && said.contains("Is a directory"), "{said}");
+        assert_eq!(read(&directory.path().join("none")).unwrap(), None);
     }
 
     #[test]
