@@ -277,7 +277,7 @@ def test_project_with_a_lock_of_poetry(modal: Modal, index: Index, version: str,
         ('.pip_install_from_requirements("gone.txt")', "requirements file `gone.txt` does not exist"),
         ('.pip_install_from_pyproject("gone.toml")', "project file `gone.toml` does not exist"),
         ('.pip_install_from_pyproject("empty.toml")', "`empty.toml` has no `dependencies`"),
-        ('.pip_install_from_pyproject("plain.toml", ["x"])', "has no table `[project.optional-dependencies]`"),
+        ('.pip_install_from_pyproject("plain.toml", ["x"])', "has no table `[project.optional-dependencies]`\nhint: "),
         ('.uv_sync("gone")', "the project has no `pyproject.toml`"),
         (
             '.pip_install_private_repos("github.com/a/b", git_user="x", secrets=[modal.Secret.from_dict({"A": "b"})])',

@@ -31,13 +31,19 @@ def report(error: BaseException) -> int:
         # The engine has reported the failed step, with all that is known.
         pass
     elif is_report(error) and not _has_remote_frames(error):
-        _print_report(getattr(error, "message", None) or str(error), getattr(error, "hint", None), _place(error))
+        _print_report(_message(error), getattr(error, "hint", None), _place(error))
     else:
         sys.stderr.write(_traceback(error))
         hint = _import_hint(error)
         if hint is not None:
             sys.stderr.write(_paint("hint:", "36") + " " + hint + "\n")
     return EXIT_FAILURE
+
+
+def _message(error: BaseException) -> str:
+    """What an error says. The text of a KeyError would be the representation of what it says."""
+    said = getattr(error, "message", None) or (error.args[0] if isinstance(error, KeyError) and error.args else error)
+    return str(said)
 
 
 def _has_remote_frames(error: BaseException) -> bool:
