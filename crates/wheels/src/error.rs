@@ -18,6 +18,12 @@ pub enum WheelError {
         /// Whether a package has to be built from its source.
         builds: bool,
     },
+    /// Packages let pip take pre-releases of others: it has to be resolved anew with those allowed.
+    #[error("packages let pip take pre-releases of {allowed:?}")]
+    PreReleases {
+        /// Their names.
+        allowed: Vec<String>,
+    },
     /// The resolver could not find a set of packages.
     #[error("{message}")]
     Resolution {

@@ -153,9 +153,7 @@ impl Run<'_> {
         self.workshop.cancel.check()?;
         if let Some(request) = self.installation.request {
             let needs = store.job(&needs::reading(&self.wheels), &[])?;
-            if let Some(reason) = needs::differs(&needs, &self.wheels, request, self.target) {
-                return Err(WheelError::needs_sandbox(reason));
-            }
+            needs::check(&needs, &self.wheels, request, self.target)?;
         }
         (self.workshop.progress)("installing", 0, self.wheels.len() as u64);
         let linked = std::thread::scope(|scope| {

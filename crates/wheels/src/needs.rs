@@ -12,6 +12,7 @@ use lamina_packages::MISSING;
 use lamina_store::{Job, JobError, WorkerContext};
 use serde::{Deserialize, Serialize};
 
+use crate::error::WheelError;
 use crate::lock::Wheel;
 use crate::manifest::{Manifest, descriptions, manifest_name};
 use crate::markers;
@@ -87,8 +88,12 @@ pub(crate) fn reading(wheels: &[&Wheel]) -> ReadNeeds {
     }
 }
 
-/// Why the installer might not come to these wheels; `None` if it does.
-pub(crate) fn differs(needs: &[Need], wheels: &[&Wheel], request: &Request, target: &Target) -> Option<String> {
+/// Compares a resolution with what the installer would do.
+///
+/// # Errors
+/// [`WheelError::PreReleases`] with names whose pre-releases packages allow, if the resolver is to know of them;
+/// [`WheelError::NeedsSandbox`] where only the installer can say.
+pub(crate) fn check(needs: &[Need], wheels: &[&Wheel], request: &Request, target: &Target) -> Result<(), WheelError> {
     let needs: Vec<&Need> = needs
         .iter()
         .filter(|need| {
@@ -97,34 +102,56 @@ pub(crate) fn differs(needs: &[Need], wheels: &[&Wheel], request: &Request, targ
         })
         .collect();
     if let Some(need) = needs.iter().find(|need| asks_for_kernel(&need.requirement)) {
-        return Some(format!("what `{}` needs depends on the kernel that runs: `{}`", need.wheel, need.requirement));
+        let reason = format!("what `{}` needs depends on the kernel that runs: `{}`", need.wheel, need.requirement);
+        return Err(WheelError::needs_sandbox(reason));
     }
     if request.installer == Installer::Uv || request.pre {
-        return None;
+        return Ok(());
     }
     let stated = request.stated();
-    wheels.iter().filter(|wheel| !wheel.direct).find_map(|wheel| pre_releases_differ(wheel, &stated, &needs))
+    let asks = |name: &String| {
+        let lines = stated.iter().chain(needs.iter().map(|need| &need.requirement));
+        lines.into_iter().any(|line| requirement::name(line).as_ref() == Some(name) && asks_for_pre_release(line))
+    };
+    if let Some(name) = request.allowing.iter().find(|name| !asks(name)) {
+        return Err(WheelError::needs_sandbox(format!(
+            "with pre-releases of `{name}`, nothing asks for them any more"
+        )));
+    }
+    let mut allowed = Vec::new();
+    for wheel in wheels.iter().filter(|wheel| !wheel.direct && !request.allowing.contains(&wheel.name)) {
+        allowed.extend(pre_releases(wheel, &stated, &needs)?);
+    }
+    if allowed.is_empty() { Ok(()) } else { Err(WheelError::PreReleases { allowed }) }
 }
 
-/// Why pip might take another version of a wheel that nobody named by its address.
-fn pre_releases_differ(wheel: &Wheel, stated: &[String], needs: &[&Need]) -> Option<String> {
+/// The name of a wheel that nobody named by its address, if pip may take pre-releases of it and the resolver did not.
+fn pre_releases(wheel: &Wheel, stated: &[String], needs: &[&Need]) -> Result<Option<String>, WheelError> {
     let is_about = |requirement: &str| requirement::name(requirement).is_some_and(|name| name == wheel.name);
     let stated: Vec<&String> = stated.iter().filter(|requirement| is_about(requirement)).collect();
     if stated.iter().any(|requirement| asks_for_pre_release(requirement)) {
-        return None;
+        return Ok(None);
     }
     let needs: Vec<&&Need> = needs.iter().filter(|need| is_about(&need.requirement)).collect();
     let asking = needs.iter().find(|need| asks_for_pre_release(&need.requirement));
     match asking {
-        Some(need) if !is_pre_release(&wheel.version) => {
-            Some(format!("`{}` lets pip take pre-releases: it needs `{}`", need.wheel, need.requirement))
+        // Whether an extra is wanted is not known here.
+        Some(need) if !is_pre_release(&wheel.version) && need.requirement.contains("extra") => {
+            let (name, requirement) = (&need.wheel, &need.requirement);
+            Err(WheelError::needs_sandbox(format!("`{name}` lets pip take pre-releases: it needs `{requirement}`")))
         }
+        Some(_) if !is_pre_release(&wheel.version) => Ok(Some(wheel.name.clone())),
         None if is_pre_release(&wheel.version) => {
             let requirements = stated.into_iter().chain(needs.iter().map(|need| &need.requirement));
-            let bounded = requirements.into_iter().find(|requirement| !specifiers(requirement).is_empty())?;
-            Some(format!("only pre-releases of `{}` meet `{bounded}`, of which pip takes none", wheel.name))
+            match requirements.into_iter().find(|requirement| !specifiers(requirement).is_empty()) {
+                Some(bounded) => Err(WheelError::needs_sandbox(format!(
+                    "only pre-releases of `{}` meet `{bounded}`, of which pip takes none",
+                    wheel.name
+                ))),
+                None => Ok(None),
+            }
         }
-        _ => None,
+        _ => Ok(None),
     }
 }
 
@@ -150,13 +177,18 @@ mod tests {
     fn says(installer: Installer, stated: &str, version: &str, needed: &str) -> String {
         let request = Request { packages: vec![stated.to_owned()], installer, ..Request::default() };
         let need = Need { wheel: "other".to_owned(), requirement: needed.to_owned() };
-        differs(&[need], &[&wheel("demo", version)], &request, &target()).unwrap_or_default()
+        match check(&[need], &[&wheel("demo", version)], &request, &target()) {
+            Ok(()) => String::new(),
+            Err(WheelError::PreReleases { allowed }) => format!("allowed: {allowed:?}"),
+            Err(error) => error.to_string(),
+        }
     }
 
     #[test]
     fn pre_releases_are_those_that_pip_would_take() {
         let pip = |stated, version, needed| says(Installer::Pip, stated, version, needed);
-        insta::assert_snapshot!(pip("other", "2.0", "demo>=1.0b1"), @"`other` lets pip take pre-releases: it needs `demo>=1.0b1`");
+        insta::assert_snapshot!(pip("other", "2.0", "demo>=1.0b1; python_version > '3'"), @r#"allowed: ["demo"]"#);
+        insta::assert_snapshot!(pip("other", "2.0", "demo>=1.0b1; extra == 'x'"), @"`other` lets pip take pre-releases: it needs `demo>=1.0b1; extra == 'x'`");
         insta::assert_snapshot!(pip("other", "3.0b1", "demo>2.0"), @"only pre-releases of `demo` meet `demo>2.0`, of which pip takes none");
         for (stated, version, needed) in [
             ("other", "2.0", "demo>=1"),
@@ -170,6 +202,15 @@ mod tests {
             assert_eq!(pip(stated, version, needed), "", "{stated} {version} {needed}");
         }
         assert_eq!(says(Installer::Uv, "other", "2.0", "demo>=1.0b1"), "");
+    }
+
+    #[test]
+    fn what_the_resolver_was_told_has_to_hold_still() {
+        let need = |requirement: &str| Need { wheel: "other".to_owned(), requirement: requirement.to_owned() };
+        let request = Request { allowing: vec!["demo".to_owned()], ..Request::default() };
+        let check = |need: Need| check(&[need], &[&wheel("demo", "2.0")], &request, &target());
+        assert!(check(need("demo>=1.0b1; python_version > '3'")).is_ok());
+        assert!(matches!(check(need("demo>=1.0")), Err(WheelError::NeedsSandbox { .. })));
     }
 
     #[test]

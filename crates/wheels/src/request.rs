@@ -16,6 +16,8 @@ pub struct Request {
     pub requirements: Vec<RequirementsFile>,
     /// What the requirements files constrain (`-c`): text in their own form, which asks for nothing by itself.
     pub constraints: String,
+    /// Names of packages whose pre-releases others let pip take.
+    pub allowing: Vec<String>,
     /// A page or directory with further distributions.
     pub find_links: Option<String>,
     /// The package index instead of the configured one.

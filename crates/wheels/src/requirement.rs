@@ -86,7 +86,7 @@ pub(crate) fn allowed(line: &str) -> Allowed {
 }
 
 /// Whether a requirement is a name and exactly one version, markers aside.
-fn is_pinned(requirement: &str) -> bool {
+pub(crate) fn is_pinned(requirement: &str) -> bool {
     let requirement = requirement.split(';').next().unwrap_or_default();
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '+' | '!' | '-' | '_');
     requirement.split_once("==").is_some_and(|(name, version)| {

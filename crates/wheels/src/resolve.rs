@@ -1,6 +1,6 @@
 //! Finding the wheels: the host's `uv`, told about the image instead of the host, never running anybody's build code.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
@@ -76,6 +76,9 @@ fn ask(
     command.arg("--output-file").arg(&output);
     if request.pre {
         command.args(["--prerelease", "allow"]);
+    }
+    for name in pre_releases_of(request, target) {
+        command.arg(format!("{PRE_RELEASES}={name}=allow"));
     }
     if resolver.refresh {
         command.arg("--refresh");
@@ -263,6 +266,9 @@ const HINTS: [(&[&str], &str); 6] = [
 /// What it says of a version that was withdrawn: `pip` takes one that another package pins, and `uv` does not.
 const WITHDRAWN: &str = " was yanked";
 
+/// The option with which it takes pre-releases of a package; earlier ones have it not.
+const PRE_RELEASES: &str = "--prerelease-package";
+
 /// What it says of an address among the requirements of a package, which `pip` takes.
 const INNER_ADDRESS: &str = " was included as a URL dependency";
 
@@ -272,6 +278,9 @@ fn explain(message: &str, installer: Installer) -> WheelError {
     let message = message.strip_prefix("error: ").unwrap_or(message).to_owned();
     if let Some(reason) = to_build(&message) {
         return WheelError::needs_building(reason);
+    }
+    if has(&[PRE_RELEASES]) {
+        return WheelError::needs_sandbox("pip may take pre-releases here that this `uv` would not");
     }
     if has(&SOURCE_ONLY) {
         return WheelError::needs_building(message);
@@ -296,11 +305,26 @@ fn to_build(message: &str) -> Option<String> {
 /// What is asked for by name, where its marker holds.
 fn requested_names(request: &Request, target: &Target) -> HashSet<String> {
     let files = request.requirements.iter().flat_map(|file| requirement::lines(&file.contents));
-    let holds = |line: &String| {
-        let marker = line.split_once(';').map(|(_, marker)| marker.split(" --").next().unwrap_or_default().trim());
-        marker.and_then(|marker| markers::holds(marker, target)) != Some(false)
-    };
-    request.packages.iter().cloned().chain(files).filter(holds).filter_map(|line| requirement::name(&line)).collect()
+    let lines = request.packages.iter().cloned().chain(files).filter(|line| may_hold(line, target));
+    lines.filter_map(|line| requirement::name(&line)).collect()
+}
+
+/// Whether the marker of a line holds, as far as can be told.
+fn may_hold(line: &str, target: &Target) -> bool {
+    let marker = line.split_once(';').map(|(_, marker)| marker.split(" --").next().unwrap_or_default().trim());
+    marker.and_then(|marker| markers::holds(marker, target)) != Some(false)
+}
+
+/// The packages whose pre-releases pip would take: a requirement in which one is a bound allows all. One that is pinned is
+/// no matter.
+fn pre_releases_of(request: &Request, target: &Target) -> BTreeSet<String> {
+    if request.pre || request.installer == Installer::Uv {
+        return BTreeSet::new();
+    }
+    let stated = request.stated().into_iter().filter(|line| {
+        requirement::asks_for_pre_release(line) && !requirement::is_pinned(line) && may_hold(line, target)
+    });
+    stated.filter_map(|line| requirement::name(&line)).chain(request.allowing.iter().cloned()).collect()
 }
 
 /// What of the image an installer looks at: pip at all that Python finds, `uv` at where it installs to.

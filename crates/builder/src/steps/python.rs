@@ -94,6 +94,7 @@ pub(super) fn plan(
         find_links: index.find_links.clone(),
         index_url: index.index_url.clone(),
         extra_index_url: index.extra_index_url.clone(),
+        allowing: Vec::new(),
         pre: index.pre,
         extra_options: index.extra_options.clone(),
         installer,
@@ -250,26 +251,38 @@ impl PythonPlan {
         let directory = context.parent.config.working_directory.as_deref().unwrap_or("/");
         let place = Place::find(self.request.installer, directory, &[], context)?;
         (workshop.progress)("resolving", 0, 0);
-        let refresh = context.node.force_build;
-        let resolution = lamina_wheels::resolve(&self.request, &place.target, &place.installed, refresh, workshop)?;
-        let work = workshop.store.new_work().map_err(|error| WheelError::Job(error.into()))?;
-        let rules = CommitRules { package_times: true, ..CommitRules::default() };
-        let asked = (self.request.installer, Some(&self.request));
-        place.link(&resolution, &place.target, asked, (work, rules), context, log)
+        let mut request = self.request.clone();
+        let mut refresh = context.node.force_build;
+        for _ in 0..RESOLUTIONS {
+            let resolution = lamina_wheels::resolve(&request, &place.target, &place.installed, refresh, workshop)?;
+            let work = workshop.store.new_work().map_err(|error| WheelError::Job(error.into()))?;
+            let rules = CommitRules { package_times: true, ..CommitRules::default() };
+            let asked = (request.installer, Some(&request));
+            match place.link(&resolution, &place.target, asked, (work, rules), context, log) {
+                Err(WheelError::PreReleases { allowed }) => request.allowing.extend(allowed),
+                linked => return linked,
+            }
+            refresh = false;
+        }
+        Err(WheelError::needs_sandbox("packages let pip take pre-releases of one another"))
     }
 
     /// Whether something has to be built, as far as can be told without the settings and options for which the installer
     /// runs inside: where a part in C is optional, a build without compilers leaves it out and does not fail.
     fn is_likely_to_build(&self, context: &StepContext<'_>) -> bool {
-        let asks = |(name, value): (&String, &String)| BUILD_VARIABLES.contains(&name.as_str()) && !value.is_empty();
-        if environment(context).iter().any(asks) {
+        let is_set = |(name, value): (&String, &String)| {
+            let name = name.strip_prefix("PIP_").or_else(|| name.strip_prefix("UV_"));
+            name.is_some_and(|name| OTHER_PACKAGES.contains(&name)) && !value.is_empty()
+        };
+        let names_others = OTHER_OPTIONS.iter().any(|option| self.request.extra_options.contains(option));
+        if names_others || environment(context).iter().any(is_set) {
             return true;
         }
         let request = Request { extra_options: String::new(), ..self.request.clone() };
         let resolved = named_python(&context.workshop.store.view_paths(&context.parent.layers), context)
             .and_then(|(python, interpreter)| target(&python, &context.parent.facts, interpreter))
             .and_then(|target| lamina_wheels::resolve(&request, &target, &[], false, &context.workshop));
-        // Where packages are not found, settings or options say where they are.
+        // Where packages are not found, settings of the image say where they are.
         matches!(resolved, Err(WheelError::NeedsSandbox { builds: true, .. } | WheelError::Resolution { .. }))
     }
 
@@ -350,8 +363,21 @@ fn search_path<'a>(context: &'a StepContext<'_>) -> &'a str {
     own.or_else(|| context.parent.config.environment.get("PATH").map(String::as_str)).unwrap_or_default()
 }
 
-/// Variables with which an installer builds what has wheels.
-const BUILD_VARIABLES: [&str; 3] = ["PIP_NO_BINARY", "UV_NO_BINARY", "UV_NO_BINARY_PACKAGE"];
+/// How often is resolved anew, because packages that were found allow pre-releases of others.
+const RESOLUTIONS: usize = 4;
+/// Variables of the installers with which they take other packages than the host finds, or build them; without prefixes.
+const OTHER_PACKAGES: [&str; 8] = [
+    "CONFIG_FILE",
+    "DEFAULT_INDEX",
+    "EXTRA_INDEX_URL",
+    "FIND_LINKS",
+    "INDEX",
+    "INDEX_URL",
+    "NO_BINARY",
+    "NO_BINARY_PACKAGE",
+];
+/// Parts of options with the same effect.
+const OTHER_OPTIONS: [&str; 5] = ["-index", "-i ", "-f ", "-r ", "-links"];
 
 /// Flags of every `uv pip install`, which installs for the Python that the PATH names first, as `pip` does.
 const UV_FLAGS: &str = "--break-system-packages --compile-bytecode --python \"$(command -v python)\"";
