@@ -26,6 +26,7 @@ def test_an_image_is_built_published_and_used_by_its_name(modal: Modal) -> None:
         tag,
         f"""
 assert made.build() is made
+assert made.build(modal.App.lookup("{tag}", create_if_missing=True)) is made
 made.publish("{tag}:v1")
 derived = modal.Image.from_name("{tag}:v1").run_commands("cat /opt/made /opt/made > /opt/twice")
 app = modal.App(image=derived)
@@ -39,6 +40,7 @@ with app.run():
 """,
     )
     assert modal.python("app.py").stdout == f"['{tag}', '{tag}'] True\n"
+    modal("app", "stop", tag, "--yes")
     listed = json.loads(modal("image", "names", "list", "--prefix", tag, "--json").stdout)
     assert [(each["name"], each["tag"]) for each in listed] == [(tag, "v1")]
     assert f"{tag}:v1" in modal("image", "names", "list").stdout

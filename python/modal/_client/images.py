@@ -60,8 +60,11 @@ def build(image: Image, app: App | None) -> None:
         )
     if app is not None and not isinstance(app, App):
         raise InvalidError(f"`Image.build` takes a `modal.App`, not `{type(app).__name__}`")
-    if app is not None and app._engine is None:
-        raise InvalidError("the app that `Image.build` got does not run", hint="call it inside `with app.run():`")
+    if app is not None and app._engine is None and app._deployed is None:
+        raise InvalidError(
+            "the app that `Image.build` got does not run",
+            hint="call it inside `with app.run():`, look the app up with `modal.App.lookup`, or leave it away",
+        )
     graph = Graph()
     target = graph.add_image(image)
     graph.check()
