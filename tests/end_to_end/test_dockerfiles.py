@@ -246,6 +246,11 @@ def test_downloads_are_added(modal: Modal, tmp_path) -> None:
         url = f"http://127.0.0.1:{server.server_port}/file.txt"
         command = "cat /into/file.txt; stat -c ' %a' /into/file.txt"
         assert output(modal, command, f"ADD {url} /into/") == "downloaded 600\n"
+        with tarfile.open(tmp_path / "x.tgz", "w:gz") as tar:
+            tar.add(tmp_path / "file.txt", "packed")
+        archive = url.replace("file.txt", "x.tgz")
+        lines = (f"ADD {archive} /kept/", f"ADD --unpack=true {archive} {url} /unpacked/")
+        assert output(modal, "ls /kept /unpacked", *lines) == "/kept:\nx.tgz\n\n/unpacked:\nfile.txt\npacked\n"
         program(modal, "true", f"ADD --checksum=sha256:{'0' * 64} {url} /into/")
         result = modal("run", "app.py", check=False)
         server.shutdown()

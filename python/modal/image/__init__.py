@@ -232,7 +232,7 @@ class Image(PackageSteps, CommandSteps, LocalSteps, DockerfileSteps, metaclass=E
 
     @in_thread
     def build(self, app: App | None = None) -> Image:
-        """Builds the image now, and returns it; it has an `object_id` then. An app, if one is given, runs or is deployed.
+        """Builds the image now, and returns it; it has an `object_id` then. An app that is given runs or is deployed.
 
         ```python
         image = modal.Image.debian_slim().uv_pip_install("torch").build()

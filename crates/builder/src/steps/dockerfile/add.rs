@@ -57,7 +57,14 @@ impl Stacked<'_> {
                 return Err(self.error(format!("`{url}` has the digest `{found}`, not `{checksum}`")));
             }
         }
-        self.copy_made(std::iter::once((name.clone(), contents, 0o600)), &[name])
+        let names = [name.clone()];
+        let file = std::iter::once((name, contents, 0o600));
+        if self.plan.transfer.options.unpack != Some(true) {
+            return self.copy_made(file, &names);
+        }
+        let from = self.layer_of(file, &names)?;
+        let plain = self.unpack(&literal(&names[0]), &from, log)?;
+        if plain.is_empty() { Ok(()) } else { self.copy(&plain, &from) }
     }
 
     /// Unpacks the archives that a source names, and answers the sources of what is left to copy.

@@ -72,6 +72,10 @@ pub(super) fn plan(
     let described =
         serde_json::to_value((&transfer, &target)).map_err(|error| BuildError::failed(std::io::Error::from(error)))?;
     material.add_exact("transfer", described);
+    // Once they were kept as they are.
+    if transfer.options.unpack == Some(true) && transfer.sources.iter().any(|source| add::is_url(source)) {
+        material.add("downloads", "unpacked");
+    }
     let local: Vec<String> =
         transfer.sources.iter().filter(|source| !(copy.is_add && add::is_url(source))).cloned().collect();
     let mut layer = None;
@@ -324,6 +328,17 @@ impl Stacked<'_> {
         files: impl Iterator<Item = (String, Vec<u8>, u32)>,
         names: &[String],
     ) -> Result<(), StepError> {
+        let from = self.layer_of(files, names)?;
+        let names: Vec<String> = names.iter().map(|name| literal(name)).collect();
+        self.copy(&names, &from)
+    }
+
+    /// A layer with files that are made for it: name, contents and mode.
+    pub(super) fn layer_of(
+        &self,
+        files: impl Iterator<Item = (String, Vec<u8>, u32)>,
+        names: &[String],
+    ) -> Result<Stack<Digest>, StepError> {
         use std::os::unix::fs::PermissionsExt;
         let directory = tempfile::tempdir().map_err(BuildError::failed)?;
         for (name, contents, mode) in files {
@@ -333,9 +348,7 @@ impl Stacked<'_> {
         }
         let context = Context { root: directory.path(), ignore: None, sources: names };
         let layer = self.context.workshop.store.context_layer(&context)?;
-        let from = Stack::from_bottom_up([layer.digest]);
-        let names: Vec<String> = names.iter().map(|name| literal(name)).collect();
-        self.copy(&names, &from)
+        Ok(Stack::from_bottom_up([layer.digest]))
     }
 }
 
