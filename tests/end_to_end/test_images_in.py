@@ -366,6 +366,7 @@ def test_a_daemon_behind_ssh_is_asked(load, layout: Path, daemon: dict, tmp_path
 def test_the_storage_of_podman_is_read(modal: Modal, load, layout: Path, tmp_path: Path) -> None:
     storage = tmp_path / "storage.conf"
     storage.write_text(f'[storage]\ndriver = "vfs"\ngraphroot = "{tmp_path}/graph"\nrunroot = "{tmp_path}/run"\n')
+    environment = {**os.environ, "CONTAINERS_STORAGE_CONF": str(storage)}
     peer(
         "skopeo",
         "copy",
@@ -373,12 +374,18 @@ def test_the_storage_of_podman_is_read(modal: Modal, load, layout: Path, tmp_pat
         "--insecure-policy",
         f"oci:{layout}:v1",
         "containers-storage:localhost/app:v1",
-        env={**os.environ, "CONTAINERS_STORAGE_CONF": str(storage)},
+        env=environment,
     )
     expected = load(f"oci:{layout}:v1")
     assert load("containers-storage:localhost/app:v1", CONTAINERS_STORAGE_CONF=str(storage)) == expected
     # As podman has it, what is built here needs no registry in its name.
     assert load("containers-storage:app:v1", CONTAINERS_STORAGE_CONF=str(storage)) == expected
+    # Of layers that came compressed by zstd those programs make no archive of Docker's.
+    modal("image", "import", layout, "--name", "compressed:v1")
+    modal("image", "export", "compressed:v1", "--format", "oci-dir", "--compression", "zstd", "-o", tmp_path / "zstd")
+    stored = ("copy", "--quiet", "--insecure-policy", f"oci:{tmp_path}/zstd:compressed:v1")
+    peer("skopeo", *stored, "containers-storage:localhost/zstd:v1", env=environment)
+    assert load("containers-storage:localhost/zstd:v1", CONTAINERS_STORAGE_CONF=str(storage)) == expected
     missing = load("containers-storage:localhost/app:v2", code=1, CONTAINERS_STORAGE_CONF=str(storage))
     assert "`containers-storage:localhost/app:v2` is none of the images" in missing
     for program in ("podman", "buildah"):
@@ -390,6 +397,7 @@ def test_the_storage_of_podman_is_read(modal: Modal, load, layout: Path, tmp_pat
         os.symlink(found, only / program)
         path = f"{only}:{os.path.dirname(command())}"
         load("containers-storage:app:v1", CONTAINERS_STORAGE_CONF=str(storage), PATH=path)
+        load("containers-storage:zstd:v1", CONTAINERS_STORAGE_CONF=str(storage), PATH=path)
         missing = load("containers-storage:app:v2", code=1, CONTAINERS_STORAGE_CONF=str(storage), PATH=path)
         assert "is none of the images that podman and buildah have here" in missing
     none = load("containers-storage:localhost/app:v1", code=1, PATH="/none")

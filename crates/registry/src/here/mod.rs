@@ -192,8 +192,8 @@ impl LocalImage {
     fn find(&self, files: &Files, cancel: &CancelToken) -> Result<Found, RegistryError> {
         let found = match self.transport {
             Transport::Layout | Transport::LayoutArchive => layout::find(self, files),
+            Transport::AnyArchive | Transport::Storage if files.has(layout::INDEX) => layout::find(self, files),
             Transport::DockerArchive | Transport::Daemon | Transport::Storage => docker::find(self, files, cancel),
-            Transport::AnyArchive if files.has(layout::INDEX) => layout::find(self, files),
             Transport::AnyArchive if files.has(docker::MANIFEST) => docker::find(self, files, cancel),
             Transport::AnyArchive => plain::find(self, files, cancel),
         };

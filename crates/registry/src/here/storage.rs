@@ -19,6 +19,9 @@ const BOUNDS: Bounds = Bounds { output_bytes: 8 << 20, time: Duration::from_hour
 /// What the programs say of an image that the storage does not have.
 const NOT_STORED: [&str; 2] = ["does not resolve to an image ID", "image not known"];
 
+/// What they say of an image that came with layers that Docker's format does not know.
+const NOT_FOR_DOCKER: &str = "compression is not supported for docker images";
+
 /// A program that reads the storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Program {
@@ -64,23 +67,38 @@ impl Program {
         Ok(lamina_image::Digest::hex(&hasher.finish()))
     }
 
-    /// The image as Docker's archive: layers are not compressed on this way.
+    /// The image as an archive: Docker's, because layers are not compressed on this way, or else one of OCI's.
     pub(super) fn save(
         self,
         image: &LocalImage,
         directory: &Path,
         cancel: &CancelToken,
     ) -> Result<File, RegistryError> {
+        match self.save_as("docker-archive", image, directory, cancel) {
+            Err(RegistryError::Unreadable { reason, .. }) if reason.contains(NOT_FOR_DOCKER) => {
+                self.save_as("oci-archive", image, directory, cancel)
+            }
+            saved => saved,
+        }
+    }
+
+    fn save_as(
+        self,
+        format: &str,
+        image: &LocalImage,
+        directory: &Path,
+        cancel: &CancelToken,
+    ) -> Result<File, RegistryError> {
         let scratch = tempfile::tempdir_in(directory).map_err(FetchError::Io)?;
         let path = scratch.path().join("image.tar");
-        let target = format!("docker-archive:{}", path.display());
+        let target = format!("{format}:{}", path.display());
         let plain = path.display().to_string();
         self.run_for(image, cancel, |place| {
             let named = format!("containers-storage:{place}");
             let words: &[&str] = match self {
                 // The host's policy is for what comes from elsewhere.
                 Self::Skopeo => &["copy", "--quiet", "--insecure-policy", &named, &target],
-                Self::Podman => &["image", "save", "--quiet", "--format", "docker-archive", "--output", &plain, place],
+                Self::Podman => &["image", "save", "--quiet", "--format", format, "--output", &plain, place],
                 Self::Buildah => &["push", "--quiet", place, &target],
             };
             words.iter().map(|word| (*word).to_owned()).collect()
