@@ -123,7 +123,9 @@ def test_functions_that_compile_have_a_compiler(modal: Modal) -> None:
     modal.write("requirements.txt", "# compiled in functions\ncffi\n")
     files = f".pip_install_from_requirements({str(modal.directory / 'requirements.txt')!r})"
     assert run(modal, files, "print(shutil.which('cc'))").stdout == "/usr/bin/cc\n"
-    assert modal("run", "-q", "app.py").stdout == "/usr/bin/cc\n", "all of it is cached"
+    cached = modal("run", "-q", "-v", "app.py")
+    assert cached.stdout == "/usr/bin/cc\n"
+    assert [line for line in cached.stderr.splitlines() if "compilers" in line and "gcc" in line], cached.stderr
     project = '[project]\nname = "demo"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = ["cffi"]\n'
     modal.write("project/pyproject.toml", project)
     assert run(modal, '.uv_sync("project")', "print(shutil.which('cc'))").stdout == "/usr/bin/cc\n"

@@ -214,18 +214,20 @@ impl Backend for StoreBackend<'_> {
         let search_path = state.config.environment.get("PATH").map_or(DEFAULT_PATH, String::as_str);
         let image = Image { layers: &state.layers, facts: &state.facts, search_path };
         let Some(lacking) = image.lacking(workshop.store)? else { return Ok(None) };
-        match lacking.find(workshop.store)? {
-            Some(layer) => Ok(Some(layer)),
+        let lent = match lacking.find(workshop.store)? {
+            Some(layer) => Some(layer),
             // Whatever was built before starts without asking any mirror.
-            None if when == When::Auto && state.cached => Ok(None),
+            None if when == When::Auto && state.cached => None,
             None => match lacking.make(workshop, &mut std::io::sink()) {
                 Err(error @ BuildError::Failed(_)) if when == When::Auto => {
                     sink.emit(Event::Warning { message: format!("functions have no compilers: {error}") });
-                    Ok(None)
+                    None
                 }
-                made => made.map(Some),
+                made => Some(made?),
             },
-        }
+        };
+        tracing::info!(image = state.image_id(), lacking = lacking.contents(), is_lent = lent.is_some(), "compilers");
+        Ok(lent)
     }
 
     fn check_gpus(&self, requests: &[GpuRequest]) -> Result<(), DevicesError> {

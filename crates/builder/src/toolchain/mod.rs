@@ -77,8 +77,7 @@ impl Image<'_> {
     /// such an image has compilers from. The log says which it is.
     pub(crate) fn toolchain(&self, workshop: &Workshop<'_>, log: &mut StepLog) -> Result<Option<Digest>, BuildError> {
         let Some(lacking) = self.lacking(workshop.store)? else { return Ok(None) };
-        let contents = lacking.toolchain.contents();
-        log.line(&format!("the image lacks {contents}: it is lent them during this step"));
+        log.line(&format!("the image lacks {}: it is lent them during this step", lacking.contents()));
         match lacking.find(workshop.store)? {
             Some(layer) => Ok(Some(layer)),
             None => match lacking.make(workshop, log) {
@@ -148,6 +147,11 @@ pub(crate) struct Lacking<'a> {
 }
 
 impl Lacking<'_> {
+    /// What it is, in words.
+    pub(crate) fn contents(&self) -> String {
+        self.toolchain.contents()
+    }
+
     /// The layer, if there is one.
     pub(crate) fn find(&self, store: &Store) -> Result<Option<Digest>, BuildError> {
         Ok(store.expect_layer(&self.material.key())?.map(|record| record.digest))
