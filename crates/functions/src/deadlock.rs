@@ -9,7 +9,7 @@ use crate::ids::CallId;
 pub(crate) struct PoolView {
     /// The service's name.
     pub(crate) service: String,
-    /// Whether it has all the containers that it may have, and none of them can take an input now.
+    /// Whether it has all the containers that it may have, and none of them can take an input before one of `running` ends.
     pub(crate) is_full: bool,
     /// The inputs that its containers run, each with the calls that it has made and waits for.
     pub(crate) running: Vec<(CallId, Vec<CallId>)>,

@@ -592,9 +592,10 @@ impl State {
         self.is_full() && self.slots.values().all(awaits)
     }
 
-    /// Whether there are all containers that there may be, and none of them can take an input now.
+    /// Whether there are all containers that there may be, and none of them can take an input before one that it runs has
+    /// ended; those that were cancelled end by themselves.
     fn is_full(&self) -> bool {
-        let is_busy = |slot: &Slot| slot.is_serving() && slot.load() >= self.capacity;
+        let is_busy = |slot: &Slot| slot.is_serving() && slot.running.len() >= self.capacity;
         self.slots.len() >= self.scaling.maximum && self.slots.values().all(is_busy)
     }
 

@@ -147,7 +147,9 @@ fn a_cancelled_input_keeps_its_place_until_it_has_ended() {
     let mut state = State::new(&options(1, 1));
     (1..=2).for_each(|call| assert!(state.place(input(call)).is_empty()));
     let (slot, _) = start(&mut state);
+    assert!(state.view("f").is_full);
     assert!(state.cancel(id(1), false).is_some() && state.cancel(id(1), false).is_none());
+    assert!(!state.view("f").is_full, "who waits is not stuck: it ends by itself");
     assert!(state.place(input(3)).is_empty());
     let Finished { disposition, next, .. } = state.finish(slot, id(1), true).unwrap();
     assert!(disposition.is_none(), "nobody waits for it");
