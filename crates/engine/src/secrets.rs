@@ -101,7 +101,7 @@ mod tests {
         let app = app(KEPT);
         let missing = with_values(&app, &named).unwrap_err();
         assert_eq!((missing.error, &*missing.message), (ErrorClass::NotFoundError, "there is no secret `hf`"));
-        assert!(missing.hint.unwrap().contains("`modal secret create hf NAME=VALUE`"));
+        assert!(missing.hint.unwrap().contains("`modal secret create hf TOKEN=VALUE`"));
         create().unwrap();
         assert_eq!(create().unwrap_err().error, ErrorClass::AlreadyExistsError);
         let filled = with_values(&app, &named).unwrap();
