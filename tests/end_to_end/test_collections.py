@@ -8,6 +8,8 @@ import pickle
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 from conftest import Modal
 
@@ -176,9 +178,18 @@ def test_an_interrupted_wait_ends(modal: Modal) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert waiting.stdout is not None and waiting.stdout.readline() == "waiting\n"
-    os.kill(waiting.pid, signal.SIGINT)
-    _, errors = waiting.communicate(timeout=60)
+    try:
+        assert waiting.stdout is not None and waiting.stdout.readline() == "waiting\n"
+        # Python sees a signal that comes right before a system call only after it: it has to be in that call.
+        asleep = 0
+        while asleep < 10:
+            state = Path(f"/proc/{waiting.pid}/stat").read_text().rpartition(")")[2].split()[0]
+            asleep = asleep + 1 if state == "S" else 0
+            time.sleep(0.02)
+        os.kill(waiting.pid, signal.SIGINT)
+        _, errors = waiting.communicate(timeout=60)
+    finally:
+        waiting.kill()
     assert "KeyboardInterrupt" in errors
 
 
