@@ -62,7 +62,7 @@ def test_steps_apps_and_functions_get_named_secrets(modal: Modal) -> None:
     missing = modal("run", "app.py", check=False)
     assert missing.code == 1 and "Traceback" not in missing.stderr
     assert "there is no secret `named-step`" in missing.stderr
-    assert "`modal secret create named-step NAME=VALUE`" in missing.stderr
+    assert "`modal secret create named-step TOKEN=VALUE`" in missing.stderr
     modal("secret", "create", "named-step", "OTHER=x")
     lacking = modal("run", "app.py", check=False)
     assert "the secret `named-step` has no variable `TOKEN`: it has `OTHER`" in lacking.stderr
