@@ -117,7 +117,9 @@ class _Bytes(io.BufferedIOBase):
         return self._write(data)
 
     def flush(self) -> None:
-        self._text.flush()
+        # It is also called when this object is cleared away, perhaps after the other one.
+        if not self._text.closed:
+            self._text.flush()
 
     def writable(self) -> bool:
         return True
