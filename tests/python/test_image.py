@@ -67,7 +67,8 @@ def test_methods_of_objects_are_refused_on_the_class(call):
 def test_a_python_whose_time_is_over_is_warned_of(make, monkeypatch):
     with pytest.warns(modal.exception.DeprecationError, match=r"Python 3\.10 gets no more fixes") as told:
         make()
-    assert [each.filename for each in told] == [__file__]
+    # Whatever is cleared away meanwhile may warn of something else.
+    assert [each.filename for each in told if each.category is modal.exception.DeprecationError] == [__file__]
     monkeypatch.setenv("MODAL_IS_REMOTE", "1")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
