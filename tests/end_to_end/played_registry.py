@@ -65,6 +65,8 @@ class Registry:
         self.next: dict[str, list[tuple[int, bytes, dict[str, str]]]] = {}
         #: Of these only so many bytes come, and then nothing.
         self.stuck: dict[str, int] = {}
+        #: Of these only so many bytes come until the event.
+        self.held: dict[str, tuple[int, threading.Event]] = {}
         #: The parts of blobs that were asked for.
         self.ranges: list[str] = []
         #: Whether only these are given then.
@@ -164,6 +166,14 @@ def serving(tls: ssl.SSLContext | None = None) -> Iterator[Registry]:
                 self.end_headers()
                 self.wfile.write(registry.blobs[name][: registry.stuck[name]])
                 return ended.wait()
+            if name in registry.held:
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(registry.blobs[name])))
+                self.end_headers()
+                length, event = registry.held[name]
+                self.wfile.write(registry.blobs[name][:length])
+                event.wait()
+                return self.wfile.write(registry.blobs[name][length:])
             data = registry.instead.get(name) or getattr(registry, kind, {}).get(name)
             if data is None:
                 return self.answer(404)

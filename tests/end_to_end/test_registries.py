@@ -10,6 +10,7 @@ import shlex
 import signal
 import subprocess
 import tarfile
+import threading
 import time
 from pathlib import Path
 
@@ -346,6 +347,44 @@ def test_layers_are_unpacked_while_others_come(modal: Modal, registry: Registry)
     blob = json.loads(registry.manifests["v1"])["layers"][1]["digest"]
     registry.stuck[blob] = 10
     assert "leads out of the image" in refused(modal, repr(f"{registry.address}/team/app:v1"))
+
+
+def test_a_layer_is_unpacked_while_it_comes(modal: Modal, registry: Registry) -> None:
+    name = digest(os.urandom(8))[7:]
+    registry.put("v1", archive((name, os.urandom(2 << 20)), ("last", os.urandom(2 << 20))))
+    blob = json.loads(registry.manifests["v1"])["layers"][0]["digest"]
+    rest = threading.Event()
+    registry.held[blob] = (3 << 20, rest)
+    process = modal.start("image", "pull", f"{registry.address}/team/app:v1")
+    try:
+        for _ in range(300):
+            unpacked = list(modal.store.glob(f"content/work/*/upper/{name}"))
+            if unpacked:
+                break
+            time.sleep(0.1)
+    finally:
+        rest.set()
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, output + errors
+    assert unpacked
+
+
+def test_a_layer_that_comes_anew_is_unpacked_anew(modal: Modal, registry: Registry) -> None:
+    layer = archive(("etc", None), ("etc/large", os.urandom(3 << 20)))
+    registry.put("v1", layer)
+    registry.knows_parts = False
+    blob = json.loads(registry.manifests["v1"])["layers"][0]["digest"]
+    packed = registry.blobs[blob]
+    half, end = 2 << 20, len(packed) - 1
+    registry.next = {
+        blob: [
+            (200, packed[:half], {"Content_Length": str(len(packed))}),
+            # Of another file, which is found out at its end.
+            (206, bytes(len(packed) - half), {"Content_Range": f"bytes {half}-{end}/{len(packed)}"}),
+        ]
+    }
+    assert build(modal, repr(f"{registry.address}/team/app:v1")).stdout.startswith("im-")
+    assert registry.requests.count(f"/v2/team/app/blobs/{blob}") == 3
 
 
 @pytest.mark.parametrize(

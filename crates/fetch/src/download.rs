@@ -1,5 +1,6 @@
 //! Files that go to disk under their digest.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -27,6 +28,18 @@ pub struct Download {
 /// How far a set of downloads is: bytes fetched so far, by all threads.
 pub type Progress<'a> = &'a (dyn Fn(u64) + Sync);
 
+/// What is heard of a file on its way.
+#[derive(Debug, Clone, Copy)]
+pub enum Coming<'a> {
+    /// So many of its bytes are in this file, from the first one on. Whether they are the right ones is known at the end.
+    Bytes(&'a File, u64),
+    /// Those that were there so far count no more: it comes from the first byte on again.
+    Anew,
+}
+
+/// Who hears of the files of a set, each by its index, while they come.
+pub type Follow<'a> = &'a (dyn Fn(usize, Coming<'_>) + Sync);
+
 /// Largest file accepted, whatever size is announced.
 pub(crate) const LARGEST: u64 = 32 << 30;
 /// What an attempt has to bring at least to count as a step forward.
@@ -44,12 +57,22 @@ impl Client {
         directory: &Path,
         progress: Progress<'_>,
     ) -> Result<PathBuf, FetchError> {
+        self.download_followed(download, directory, progress, &|_| ())
+    }
+
+    fn download_followed(
+        &self,
+        download: &Download,
+        directory: &Path,
+        progress: Progress<'_>,
+        follow: &dyn Fn(Coming<'_>),
+    ) -> Result<PathBuf, FetchError> {
         let path = directory.join(&download.sha256);
         fs::create_dir_all(directory)?;
         let partial = Partial::open(directory, &download.sha256, &path, &self.cancel);
         self.cancel.check()?;
         let Some(partial) = partial? else { return Ok(path) };
-        let mut exchange = IntoFile::new(download, partial, progress)?;
+        let mut exchange = IntoFile::new(download, partial, progress, follow)?;
         let done = if exchange.finished()? { Ok(()) } else { self.exchange(&download.url, &mut exchange) };
         if matches!(done, Err(FetchError::Digest { .. } | FetchError::TooLarge { .. } | FetchError::Io(_))) {
             exchange.partial.discard();
@@ -84,6 +107,22 @@ impl Client {
         progress: Progress<'_>,
         arrived: impl Fn(usize, PathBuf) -> Result<(), E> + Sync,
     ) -> Result<(), E> {
+        self.download_all_followed(downloads, directory, connections, progress, &|_, _| (), arrived)
+    }
+
+    /// [`Self::download_all`], of which `follow` hears while the files come, on the downloading threads.
+    ///
+    /// # Errors
+    /// As [`Self::download_all`].
+    pub fn download_all_followed<E: From<FetchError> + Send>(
+        &self,
+        downloads: &[Download],
+        directory: &Path,
+        connections: usize,
+        progress: Progress<'_>,
+        follow: Follow<'_>,
+        arrived: impl Fn(usize, PathBuf) -> Result<(), E> + Sync,
+    ) -> Result<(), E> {
         let next = AtomicUsize::new(0);
         let failure: Mutex<Option<E>> = Mutex::new(None);
         let total = AtomicU64::new(0);
@@ -95,7 +134,7 @@ impl Client {
                         let index = next.fetch_add(1, Ordering::Relaxed);
                         let Some(download) = downloads.get(index) else { return };
                         let outcome = self
-                            .download(download, directory, &count)
+                            .download_followed(download, directory, &count, &|coming| follow(index, coming))
                             .map_err(E::from)
                             .and_then(|path| arrived(index, path));
                         if let Err(error) = outcome {
@@ -116,6 +155,7 @@ struct IntoFile<'a> {
     download: &'a Download,
     partial: Partial,
     progress: Progress<'a>,
+    follow: &'a dyn Fn(Coming<'_>),
     /// Bytes that progress was told about.
     told: u64,
     /// The most bytes that there were before the last attempt.
@@ -125,7 +165,12 @@ struct IntoFile<'a> {
 }
 
 impl<'a> IntoFile<'a> {
-    fn new(download: &'a Download, mut partial: Partial, progress: Progress<'a>) -> Result<Self, FetchError> {
+    fn new(
+        download: &'a Download,
+        mut partial: Partial,
+        progress: Progress<'a>,
+        follow: &'a dyn Fn(Coming<'_>),
+    ) -> Result<Self, FetchError> {
         if partial.length() > download.size.unwrap_or(LARGEST) {
             partial.restart()?;
         }
@@ -133,7 +178,7 @@ impl<'a> IntoFile<'a> {
         if reached > 0 {
             progress(reached);
         }
-        Ok(Self { download, partial, progress, told: reached, reached, is_joined: false })
+        Ok(Self { download, partial, progress, follow, told: reached, reached, is_joined: false })
     }
 
     /// Whether nothing is missing.
@@ -146,6 +191,16 @@ impl<'a> IntoFile<'a> {
         }
         self.partial.restart()?;
         Ok(false)
+    }
+
+    /// Whether what comes follows what is there.
+    fn prepare(&mut self, answer: &Received<'_>) -> Result<bool, Failure> {
+        let length = self.partial.length();
+        let follows = self.partial.prepare(answer);
+        if self.partial.length() < length {
+            (self.follow)(Coming::Anew);
+        }
+        follows
     }
 }
 
@@ -161,7 +216,7 @@ impl Exchange for IntoFile<'_> {
     }
 
     fn receive(&mut self, answer: Received<'_>) -> Result<(), Failure> {
-        self.is_joined = self.partial.prepare(&answer)?;
+        self.is_joined = self.prepare(&answer)?;
         let Download { url, size, sha256 } = self.download;
         let limit = size.map_or(LARGEST, |size| size.min(LARGEST));
         let mut buffer = vec![0; BUFFER_LENGTH];
@@ -174,6 +229,7 @@ impl Exchange for IntoFile<'_> {
                 return Err(Failure::Final(FetchError::TooLarge { url: url.clone(), limit }));
             }
             self.partial.add(&buffer[..count]).map_err(stored)?;
+            (self.follow)(Coming::Bytes(self.partial.file(), self.partial.length()));
             let news = self.partial.length().saturating_sub(self.told);
             if news > 0 {
                 self.told += news;
@@ -190,6 +246,7 @@ impl Exchange for IntoFile<'_> {
             return Err(Failure::passing(std::io::Error::from(std::io::ErrorKind::UnexpectedEof)));
         }
         if self.is_joined {
+            (self.follow)(Coming::Anew);
             self.partial.restart().map_err(stored)?;
             return Err(Failure::passing("what came in parts is not what was announced"));
         }

@@ -24,7 +24,7 @@ use std::borrow::Cow;
 use lamina_ground::{EnvVars, Hint, Refusal, Subject};
 
 pub use client::Client;
-pub use download::{Download, Progress, is_sha256};
+pub use download::{Coming, Download, Follow, Progress, is_sha256};
 pub use exchange::{Answer, Described, Reply};
 pub use send::{Message, Response, Standing};
 pub use trust::Trust;

@@ -80,6 +80,11 @@ impl Partial {
         self.length
     }
 
+    /// What holds them.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
     /// The digest of its bytes so far.
     pub(crate) fn sha256(&self) -> String {
         HEXLOWER.encode(&self.hasher.clone().finalize())

@@ -1,5 +1,6 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -140,6 +141,32 @@ fn the_first_error_stops_a_set_of_downloads() {
     let outcome: Result<(), FetchError> =
         client().download_all(&downloads, directory.path(), 4, &|_| (), |_, _| Ok(()));
     assert!(outcome.unwrap_err().is_not_found());
+}
+
+#[test]
+fn who_follows_a_download_hears_which_bytes_are_there_and_when_they_count_no_more() {
+    const CUT: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhe";
+    let directory = tempfile::tempdir().unwrap();
+    let (address, _) = serve(vec![CUT, OK]);
+    let downloads = [Download { url: address, sha256: HELLO.to_owned(), size: Some(5) }];
+    let heard = Mutex::new(Vec::new());
+    let follow = |index, coming: Coming<'_>| {
+        let news = match coming {
+            Coming::Bytes(file, length) => {
+                let mut bytes = vec![0; usize::try_from(length).unwrap()];
+                file.read_exact_at(&mut bytes, 0).unwrap();
+                String::from_utf8(bytes).unwrap()
+            }
+            Coming::Anew => "anew".to_owned(),
+        };
+        heard.lock().unwrap().push((index, news));
+    };
+    let arrived = |_, _| Ok::<_, FetchError>(());
+    client().download_all_followed(&downloads, directory.path(), 4, &|_| (), &follow, arrived).unwrap();
+    assert_eq!(
+        heard.into_inner().unwrap(),
+        [(0, "he"), (0, "anew"), (0, "hello")].map(|(i, text)| (i, text.to_owned()))
+    );
 }
 
 /// A server on loopback that sends `pieces`, one each `pause`, to every request, and then keeps the connection open.

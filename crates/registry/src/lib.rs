@@ -4,6 +4,7 @@
 //! a digest is checked against it: manifest, configuration, compressed layers while they arrive, and the archives in them
 //! while they are unpacked, which the store worker does ([`jobs`]).
 
+mod arrival;
 mod certificates;
 mod chunked;
 mod client;
@@ -22,6 +23,7 @@ mod settings;
 mod tree;
 mod unpack;
 
+pub use arrival::Arrival;
 pub use chunked::Pieces;
 pub use client::{Image, Part, Registry};
 pub use error::RegistryError;

@@ -1,27 +1,30 @@
 //! Layers of an image on their way into the store.
 
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use data_encoding::HEXLOWER;
-use lamina_events::CancelToken;
-use lamina_fetch::{Download, FetchError, Progress};
+use lamina_events::{CancelToken, Cancelled};
+use lamina_fetch::{Coming, Download, FetchError, Progress};
 use lamina_ground::Stack;
 use lamina_image::Digest;
 use lamina_store::{JobError, Store, Work};
 use sha2::{Digest as _, Sha256};
 
+use crate::arrival::{Arrival, Arrivals};
 use crate::chunked::Pieces;
 use crate::client::Part;
 use crate::pieces::Piece;
 use crate::tree::STRANGER;
-use crate::unpack::{Compression, UnpackLayer};
+use crate::unpack::{Compression, MALFORMED, UnpackLayer};
 use crate::{Registry, RegistryError};
 
 impl Registry {
     /// Fetches layers into `directory`, several at a time, the lowest first; those that are there are not fetched again.
-    /// `take` is given the index of each, in their order, as soon as it is there, while further ones are coming.
+    /// `take` is given the index of each, in their order, and how it arrives, while it and further ones are coming.
     ///
     /// # Errors
     /// When one cannot be fetched, or is not what its digest says, or `take` fails, which stops the others.
@@ -31,42 +34,28 @@ impl Registry {
         directory: &Path,
         connections: usize,
         progress: Progress<'_>,
-        mut take: impl FnMut(usize) -> Result<(), E>,
+        mut take: impl FnMut(usize, Arrival<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let stop = CancelToken::new();
         let stopping = stop.clone();
         let _guard = self.client().cancel().on_cancel(move || stopping.cancel());
         let downloads: Vec<_> = parts.iter().map(|part| part.download.clone()).collect();
-        let (sender, arrivals) = mpsc::channel();
+        let arrivals = Arrivals::new(parts.len());
         std::thread::scope(|scope| {
-            let stopped = &stop;
-            let fetching = scope.spawn(move || {
-                self.download(&downloads, directory, connections, progress, stopped, |index| {
-                    let _ = sender.send(index);
-                })
+            let fetching = scope.spawn(|| {
+                let _open = arrivals.open();
+                self.download(&downloads, directory, connections, progress, &stop, &arrivals)
             });
-            let mut there = vec![false; parts.len()];
-            let mut next = |index: usize| {
-                while !there[index] {
-                    // If no more will come, the downloads say why.
-                    let Ok(arrived) = arrivals.recv() else { return Ok(false) };
-                    there[arrived] = true;
-                }
-                take(index).map(|()| true)
-            };
-            let mut taken = Ok(true);
-            for index in 0..parts.len() {
-                taken = next(index);
-                if !matches!(taken, Ok(true)) {
-                    break;
-                }
-            }
+            let taken = (0..parts.len()).try_for_each(|index| take(index, arrivals.get(index)));
+            // Nobody can take what does not come, and the downloads say why it does not.
+            let have_lost = arrivals.have_lost();
             if taken.is_err() {
                 stop.cancel();
             }
-            let fetched = fetching.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            taken?;
-            Ok(fetched?)
+            match fetching.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
+                Err(error) if have_lost || taken.is_ok() => Err(error.into()),
+                _ => taken,
+            }
         })
     }
 
@@ -77,9 +66,9 @@ impl Registry {
         connections: usize,
         progress: Progress<'_>,
         stop: &CancelToken,
-        arrived: impl Fn(usize) + Sync,
+        arrivals: &Arrivals,
     ) -> Result<(), RegistryError> {
-        let mut fetched = self.download_here(downloads, directory, connections, progress, stop, &arrived);
+        let mut fetched = self.download_here(downloads, directory, connections, progress, stop, arrivals);
         for other in self.others() {
             // What was stopped is wanted nowhere else, and what is here already is not fetched again.
             if fetched.is_ok() || stop.check().is_err() {
@@ -91,7 +80,7 @@ impl Registry {
                     ..download.clone()
                 };
                 let downloads: Vec<_> = downloads.iter().map(address).collect();
-                other.download_here(&downloads, directory, connections, progress, stop, &arrived)
+                other.download_here(&downloads, directory, connections, progress, stop, arrivals)
             });
         }
         fetched
@@ -104,15 +93,17 @@ impl Registry {
         connections: usize,
         progress: Progress<'_>,
         stop: &CancelToken,
-        arrived: &(impl Fn(usize) + Sync),
+        arrivals: &Arrivals,
     ) -> Result<(), RegistryError> {
+        let follow = |index, coming: Coming<'_>| arrivals.hear(index, coming);
         let arrived = |index, _| {
-            arrived(index);
+            arrivals.arrived(index);
             Ok::<_, FetchError>(())
         };
         let fetch = || {
+            arrivals.begin_anew();
             let client = self.client().with_cancel(stop.clone());
-            client.download_all(downloads, directory, connections, progress, arrived)
+            client.download_all_followed(downloads, directory, connections, progress, &follow, arrived)
         };
         let fetched = match fetch() {
             // Tokens are for some minutes, and layers may take longer.
@@ -145,6 +136,7 @@ pub fn unpack_archive(
         below: store.view_paths(below),
         compression: Compression::None,
         pieces: Vec::new(),
+        is_coming: false,
         diff_id: HEXLOWER.encode(&hasher.finalize()),
         name: name.to_owned(),
         reserve,
@@ -154,21 +146,57 @@ pub fn unpack_archive(
     Ok(work)
 }
 
-/// Unpacks a fetched layer over those below, and answers the work with it, which is to be committed as it is; until then the
-/// caller holds off collection. It stops when the disk has less than `reserve` bytes left.
+/// Unpacks a layer over those below, while it comes, and answers the work with it, which is to be committed as it is; until then
+/// the caller holds off collection. It stops when the disk has less than `reserve` bytes left.
 ///
 /// # Errors
-/// When it is no layer, or not the one that the image's configuration names.
+/// When it does not come, is no layer, or not the one that the image's configuration names.
 pub fn unpack(
     part: &Part,
+    arrival: Arrival<'_>,
     directory: &Path,
     below: &Stack<Digest>,
     store: &Store,
     reserve: u64,
 ) -> Result<Work, RegistryError> {
+    if let Some(file) = arrival.coming() {
+        let (unpacked, was_whole) = unpack_coming(part, arrival, &file, below, store, reserve)?;
+        match unpacked {
+            // It may have come to an end too early, or be another file than its digest says.
+            Err(RegistryError::Job(error)) if error.kind == MALFORMED && !was_whole => {}
+            unpacked => return unpacked,
+        }
+    }
+    if !arrival.wait() {
+        return Err(FetchError::Cancelled(Cancelled).into());
+    }
     let path = directory.join(&part.download.sha256);
     let file = fs_err::File::open(&path).map_err(FetchError::Io)?;
-    unpack_files(part, Vec::new(), &[file.as_fd()], below, store, reserve)
+    unpack_files(part, Source::Files(Vec::new()), &[file.as_fd()], below, store, reserve)
+}
+
+/// Unpacks a layer while it comes. Answers, too, whether all of it was there, and as its digest says, when that ended.
+fn unpack_coming(
+    part: &Part,
+    arrival: Arrival<'_>,
+    file: &Arc<File>,
+    below: &Stack<Digest>,
+    store: &Store,
+    reserve: u64,
+) -> Result<(Result<Work, RegistryError>, bool), RegistryError> {
+    let (notices, mut listener) = std::io::pipe().map_err(FetchError::Io)?;
+    let is_over = AtomicBool::new(false);
+    Ok(std::thread::scope(|scope| {
+        let is_over = &is_over;
+        let telling = scope.spawn(move || arrival.tell(file, &mut listener, &|| is_over.load(Ordering::Relaxed)));
+        let files = [file.as_fd(), notices.as_fd()];
+        let unpacked = unpack_files(part, Source::Coming, &files, below, store, reserve);
+        drop(notices);
+        is_over.store(true, Ordering::Relaxed);
+        arrival.wake();
+        let was_whole = telling.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        (unpacked, was_whole)
+    }))
 }
 
 /// Unpacks a layer of which only a part was fetched, as [`unpack`] does.
@@ -183,23 +211,36 @@ pub fn unpack_pieces(
     reserve: u64,
 ) -> Result<Work, RegistryError> {
     let files: Vec<_> = pieces.files.iter().map(AsFd::as_fd).collect();
-    unpack_files(part, pieces.archive.clone(), &files, below, store, reserve)
+    unpack_files(part, Source::Files(pieces.archive.clone()), &files, below, store, reserve)
+}
+
+/// What the files of a layer are.
+enum Source {
+    /// What these pieces are of, or one with all of it.
+    Files(Vec<Piece>),
+    /// One of which more comes, and notices of that.
+    Coming,
 }
 
 fn unpack_files(
     part: &Part,
-    pieces: Vec<Piece>,
+    source: Source,
     files: &[BorrowedFd<'_>],
     below: &Stack<Digest>,
     store: &Store,
     reserve: u64,
 ) -> Result<Work, RegistryError> {
     let work = store.new_work()?;
+    let (pieces, is_coming) = match source {
+        Source::Files(pieces) => (pieces, false),
+        Source::Coming => (Vec::new(), true),
+    };
     let job = UnpackLayer {
         work: work.id().to_owned(),
         below: store.view_paths(below),
         compression: part.compression,
         pieces,
+        is_coming,
         diff_id: part.diff_id.clone(),
         name: format!("sha256:{}", part.download.sha256),
         reserve,

@@ -7,6 +7,7 @@
 
 pub(crate) mod ahead;
 mod filing;
+pub(crate) mod growing;
 mod watch;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -25,6 +26,7 @@ use tar::EntryType;
 
 use self::ahead::read_ahead;
 use self::filing::{Filing, with_filing};
+use self::growing::Growing;
 use self::watch::{HEADERS_LIMIT, Looked, Watch, Watched};
 use crate::RegistryError;
 use crate::pax::{self, Record};
@@ -85,7 +87,7 @@ impl Compression {
     }
 }
 
-/// Unpacks the layer in the one descriptor that comes with it.
+/// Unpacks the layer in the descriptors that come with it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct UnpackLayer {
     /// The work whose upper it is unpacked into, which is empty.
@@ -96,6 +98,8 @@ pub(crate) struct UnpackLayer {
     pub(crate) compression: Compression,
     /// What it is put together from, if not from all of one file.
     pub(crate) pieces: Vec<Piece>,
+    /// Whether more of its file is on the way, of which a second descriptor gives notice.
+    pub(crate) is_coming: bool,
     /// The SHA-256 of the archive that it has inside, in hexadecimal digits.
     pub(crate) diff_id: String,
     /// Its name in messages.
@@ -121,15 +125,15 @@ impl Job for UnpackLayer {
             let archive = Joined::new(&self.pieces, &files, context.content());
             return self.unpack_into(context, archive);
         }
-        let mut file = files.into_iter().next().ok_or_else(|| self.malformed("it came without its file"))?;
+        let mut files = files.into_iter();
+        let mut next = || files.next().ok_or_else(|| self.malformed("it came without its file"));
+        let mut file = next()?;
+        if self.is_coming {
+            let notices = next()?;
+            return self.unpack_into(context, self.decompressed(Growing::new(file, notices))?);
+        }
         file.seek(SeekFrom::Start(0))?;
-        let file = BufReader::with_capacity(256 << 10, file);
-        let archive: Box<dyn Read + Send> = match self.compression {
-            Compression::None => Box::new(file),
-            Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
-            Compression::Zstd => Box::new(zstd::Decoder::with_buffer(file)?),
-        };
-        self.unpack_into(context, archive)
+        self.unpack_into(context, self.decompressed(file)?)
     }
 }
 
@@ -217,6 +221,16 @@ fn unpack_entries(unpacking: &mut Unpacking<'_, '_>, archive: &mut dyn Read) -> 
 }
 
 impl UnpackLayer {
+    /// The archive in a file.
+    fn decompressed(&self, file: impl Read + Send + 'static) -> std::io::Result<Box<dyn Read + Send>> {
+        let file = BufReader::with_capacity(256 << 10, file);
+        Ok(match self.compression {
+            Compression::None => Box::new(file),
+            Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
+            Compression::Zstd => Box::new(zstd::Decoder::with_buffer(file)?),
+        })
+    }
+
     fn unpack_into(&self, context: &WorkerContext, archive: impl Read + Send) -> Result<(), JobError> {
         let upper = context.upper(&self.work);
         let below = Layers::new(context.content(), &self.below);

@@ -10,8 +10,8 @@ use lamina_fetch::{Client, FetchError, Progress};
 use lamina_ground::{DEFAULT_PATH, ErrorClass, Hint, Stack, seconds_since_1970};
 use lamina_image::{Digest, Facts, FromRegistry, Hasher, KeyMaterial, Node, RegistryProvider, SecretValues};
 use lamina_registry::{
-    Image, LocalImage, Login, MALFORMED, OpenImage, Part, Pieces, Provider, Reference, Registry, RegistryError, unpack,
-    unpack_pieces,
+    Arrival, Image, LocalImage, Login, MALFORMED, OpenImage, Part, Pieces, Provider, Reference, Registry,
+    RegistryError, unpack, unpack_pieces,
 };
 use lamina_store::{CommitRules, Committed, LayerRecord, Store, StoreError, Work};
 
@@ -94,7 +94,7 @@ impl Origin<'_> {
         parts: &[&Part],
         directory: &Path,
         progress: Progress<'_>,
-        take: impl FnMut(usize) -> Result<(), LayerError>,
+        take: impl FnMut(usize, Arrival<'_>) -> Result<(), LayerError>,
     ) -> Result<(), LayerError> {
         match self {
             Self::Registry(registry, _) => registry.fetch(parts, directory, CONNECTIONS, progress, take),
@@ -208,12 +208,12 @@ impl Layers<'_> {
         };
         progress(0);
         let mut next = 0;
-        let mut make_until = |end: usize| {
+        let mut make_until = |end: usize, arrival: Arrival<'_>| {
             for index in next..end {
                 if have_come.load(Ordering::Relaxed) >= total {
                     (self.context.workshop.progress)("unpacking", index as u64, missing.len() as u64);
                 }
-                let layer = self.make_one(&missing[index], pieces[index].as_ref(), &made, &downloads)?;
+                let layer = self.make_one(&missing[index], pieces[index].as_ref(), arrival, &made, &downloads)?;
                 let size = missing[index].size().unwrap_or_default();
                 let _ = writeln!(log, "{} files from a layer of {size} bytes", layer.files);
                 made.push(layer);
@@ -222,9 +222,11 @@ impl Layers<'_> {
             Ok(())
         };
         self.origin
-            .fetch(&wanted, &downloads, &progress, |index| make_until(whole[index] + 1).map_err(LayerError))
+            .fetch(&wanted, &downloads, &progress, |index, arrival| {
+                make_until(whole[index] + 1, arrival).map_err(LayerError)
+            })
             .map_err(|LayerError(error)| error)?;
-        make_until(missing.len())?;
+        make_until(missing.len(), Arrival::HERE)?;
         Ok(made)
     }
 
@@ -246,6 +248,7 @@ impl Layers<'_> {
         &self,
         part: &Part,
         pieces: Option<&Pieces>,
+        arrival: Arrival<'_>,
         below: &Stack<Digest>,
         downloads: &Path,
         reserve: u64,
@@ -260,10 +263,11 @@ impl Layers<'_> {
                 (self.context.workshop.progress)("downloading", bytes, part.size().unwrap_or_default());
             };
             if let Origin::Registry(registry, _) = self.origin {
-                registry.fetch(&[part], downloads, CONNECTIONS, &progress, |_| Ok::<_, RegistryError>(()))?;
+                registry.fetch(&[part], downloads, CONNECTIONS, &progress, |_, _| Ok::<_, RegistryError>(()))?;
             }
+            return unpack(part, Arrival::HERE, downloads, below, store, reserve);
         }
-        unpack(part, downloads, below, store, reserve)
+        unpack(part, arrival, downloads, below, store, reserve)
     }
 
     /// The lowest layers that the store has already, of this image or of others that begin in the same way.
@@ -286,6 +290,7 @@ impl Layers<'_> {
         &self,
         part: &Part,
         pieces: Option<&Pieces>,
+        arrival: Arrival<'_>,
         below: &[Committed],
         downloads: &Path,
     ) -> Result<Committed, StepError> {
@@ -294,7 +299,7 @@ impl Layers<'_> {
         let views = Stack::from_bottom_up(below.iter().map(|layer| layer.digest));
         let reserve = workshop.launcher.disk_reserve().map_err(|error| failed(FetchError::Io(error).into()))?;
         let _held = workshop.store.hold_off_collection()?;
-        let work = self.unpack(part, pieces, &views, downloads, reserve).map_err(failed)?;
+        let work = self.unpack(part, pieces, arrival, &views, downloads, reserve).map_err(failed)?;
         let committed = workshop.store.commit_until(&work, CommitRules::default(), workshop.cancel)?;
         let material = material(part, below);
         let (title, seconds) = (&self.context.node.title, begun.elapsed().as_secs_f64());

@@ -23,6 +23,7 @@ use lamina_image::Hasher;
 use sha2::{Digest as _, Sha256};
 
 use self::files::Files;
+use crate::arrival::Arrival;
 use crate::client::{Image, Part};
 use crate::reference::ReferenceError;
 use crate::{Reference, RegistryError};
@@ -291,7 +292,7 @@ impl OpenImage {
         parts: &[&Part],
         directory: &Path,
         progress: Progress<'_>,
-        mut take: impl FnMut(usize) -> Result<(), E>,
+        mut take: impl FnMut(usize, Arrival<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut told = 0;
         for (index, part) in parts.iter().enumerate() {
@@ -302,7 +303,7 @@ impl OpenImage {
                     progress(told);
                 })?;
             }
-            take(index)?;
+            take(index, Arrival::HERE)?;
         }
         Ok(())
     }

@@ -106,7 +106,7 @@ fn open(text: &str) -> Result<Image, RegistryError> {
     let opened = image.open(downloads.path(), 0, &CancelToken::new())?;
     let parts: Vec<_> = opened.image().layers.iter().collect();
     let mut taken = Vec::new();
-    opened.fetch(&parts, downloads.path(), &|_| (), |index| {
+    opened.fetch(&parts, downloads.path(), &|_| (), |index, _| {
         taken.push(index);
         Ok::<_, RegistryError>(())
     })?;

@@ -42,6 +42,7 @@ impl Stores {
             below: Stack::new(),
             compression: Compression::None,
             pieces: Vec::new(),
+            is_coming: false,
             diff_id: HEXLOWER.encode(&Sha256::digest(archive)),
             name: "sha256:1234".to_owned(),
             reserve: 0,

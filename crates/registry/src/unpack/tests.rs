@@ -53,6 +53,7 @@ impl Place {
             below: Stack::new(),
             compression: Compression::None,
             pieces: Vec::new(),
+            is_coming: false,
             diff_id: diff_id.to_owned(),
             name: "sha256:1234".to_owned(),
             reserve: self.reserve,
