@@ -52,7 +52,18 @@ def channels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     lab.add("demo-tool", "2.0", Contents({"bin/demo-tool": tool, **script}, {}, prefixes), depends=needs)
     lab.add("demo-spoiled", "1.0", library)
-    lab.add("demo-early", "1.0", Contents({"bin/.demo-early-pre-link.sh": "exit 1\n"}))
+    early = """
+        echo "$PKG_NAME $PKG_VERSION $PKG_BUILDNUM $ROOT_PREFIX $PREFIX $SOURCE_DIR $PWD" > "$PREFIX/early-said"
+        ls "$PREFIX"/share/early "$SOURCE_DIR"/info/index.json >> "$PREFIX/early-said" 2> /dev/null
+        if [ -n "$CHANGES" ]; then
+            echo changed | tee "$SOURCE_DIR/share/early/own" > "$SOURCE_DIR/share/early/more"
+        fi
+    """
+    said = {"bin/.demo-early-pre-link.sh": textwrap.dedent(early), "share/early/own": "own\n"}
+    going = {"bin/.demo-early-pre-unlink.sh": 'cp "$PREFIX/share/early/own" "$PREFIX/went"; exit 1\n'}
+    lab.add("demo-early", "1.0", Contents({**said, **going}))
+    lab.add("demo-early", "2.0", Contents({**said, "share/early/own": "own of 2\n"}))
+    lab.add("demo-refusal", "1.0", Contents({"bin/.demo-refusal-pre-link.sh": "echo there is no room; exit 3\n"}))
     lab.add("demo-liar", "1.0", Contents({"conda-meta/python-3.11.2-0.json": "{}"}))
     lab.add("demo-clash", "1.0", depends=("demo-mod <2", "demo-tool >=2", "python >=3.14"))
     spoiled = next(directory.glob("lab/*/demo-spoiled-*"))
@@ -139,6 +150,36 @@ def test_versions_change_and_python_keeps_its_series(modal: Modal, channels: Pat
     assert after["python"] == before["python"] == "/opt/conda/bin/python3.11"
 
 
+def test_scripts_of_packages_run_before_they_come_and_go(modal: Modal, channels: Path) -> None:
+    first = 'base.micromamba_install("demo-early=1.0", channels=["lab"], env={"CHANGES": "1"}, force_build=True)'
+    body = """{
+        "said": Path("/opt/conda/early-said").read_text().split("\\n"), "files": run("ls -A /opt/conda/share/early"),
+        "own": Path("/opt/conda/share/early/own").read_text(), "packages": run("ls /opt/conda/pkgs 2>&1 || true"),
+        "went": Path("/opt/conda/went").exists() and Path("/opt/conda/went").read_text(),
+    }"""
+    source = "/opt/conda/pkgs/demo-early-1.0-0"
+    found = json.loads(build(modal, channels, first, body).stdout)
+    # The package is there unpacked, as conda has it, and the prefix is still without it.
+    assert found["said"][0] == f"demo-early 1.0 0 /opt/conda /opt/conda {source} {source}/bin"
+    assert found["said"][1:] == [f"{source}/info/index.json", ""]
+    # What the script makes of it is what is linked, of the files that the package has.
+    assert (found["own"], found["files"], found["went"]) == ("changed\n", "own", False)
+    assert "No such file" in found["packages"]
+    # What others have of the package is as it was.
+    plain = 'base.micromamba_install("demo-early=1.0", channels=["lab"])'
+    assert json.loads(build(modal, channels, plain, body).stdout)["own"] == "own\n"
+    second = f'{plain}.micromamba_install("demo-early=2.0", channels=["lab"], force_build=True)'
+    result = build(modal, channels, second, body)
+    found = json.loads(result.stdout)
+    # One that goes has its say while it is there; when the next comes, it is gone.
+    assert (found["went"], found["own"], found["said"][1:]) == (
+        "own\n",
+        "own of 2\n",
+        [f"{source.replace('1.0', '2.0')}/info/index.json", ""],
+    )
+    assert "the pre-unlink script of demo-early failed" in result.stderr
+
+
 def test_programs_of_the_environment_work_in_shells(modal: Modal, channels: Path, tmp_path: Path) -> None:
     own = tmp_path / "channels"
     shutil.copytree(channels, own)
@@ -182,13 +223,12 @@ def test_mirrors_are_asked_in_order(modal: Modal, channels: Path, tmp_path: Path
     settings = tmp_path / "condarc"
     custom = {"conda-forge": channels.as_uri()}
     settings.write_text(json.dumps({"custom_channels": custom, "mirrored_channels": {"mirrored-lab": mirrors}}))
-    image = 'base.micromamba_install("demo-early", channels=["mirrored-lab"], force_build=True)'
-    body = 'json.loads(Path("/opt/conda/conda-meta/demo-early-1.0-0.json").read_text())["channel"]'
+    image = 'base.micromamba_install("libdemo", channels=["mirrored-lab"], force_build=True)'
+    body = 'json.loads(Path("/opt/conda/conda-meta/libdemo-1.0-0.json").read_text())["channel"]'
     result = build(modal, "", image, body, CONDARC=str(settings))
     # Records have the public address.
     assert "mirrored-lab" in result.stdout and channels.as_uri() not in result.stdout
     assert f"`mirrored-lab` is read from the mirror `{mirrors[2]}/`" in result.stderr, result.stderr
-    assert "the pre-link script of `demo-early` is not run" in result.stderr
 
 
 def test_packages_are_read_from_the_next_mirror(modal: Modal, channels: Path, tmp_path: Path) -> None:
@@ -345,6 +385,10 @@ def test_lists_of_addresses_and_locks_are_taken_as_they_are(modal: Modal, channe
         (
             'base.micromamba_install("demo-clash", channels=["lab"])',
             ["no set of packages", "demo-clash 1.0", "python >=3.14"],
+        ),
+        (
+            'base.micromamba_install("demo-refusal", channels=["lab"])',
+            ["there is no room", "the pre-link script of demo-refusal failed"],
         ),
         ('base.micromamba_install("demo-liar", channels=["lab"])', ["`conda-meta/python-3.11.2-0.json`, which only"]),
         ('base.micromamba_install("demo-spoiled", channels=["lab"])', ["demo-spoiled-1.0-0.conda", "its SHA-256 is"]),

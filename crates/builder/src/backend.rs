@@ -12,7 +12,7 @@ use lamina_fetch::FetchError;
 use lamina_ground::{DEFAULT_PATH, Stack};
 use lamina_image::{Digest, ExistingImage, Facts, FileSet, GpuRequest, LayerKey, Node};
 use lamina_registry::{LocalImage, RegistryError};
-use lamina_store::{Committed, Context, ImageName, ImageRecord, LayerRecord, StoreError};
+use lamina_store::{Committed, Context, ImageName, ImageRecord, LayerRecord};
 use lamina_workshop::Workshop;
 
 use crate::host::HostSettings;
@@ -260,20 +260,7 @@ impl<'a> StoreBackend<'a> {
             Made::Work { work, rules, facts, held } => (work, rules, *facts, held),
         };
         task.cancel.check().map_err(BuildError::from)?;
-        let secrets = secrets::kept(&task.node.secrets);
-        if !secrets.is_empty() {
-            let search = secrets::FindSecrets { work: work.id().to_owned(), secrets };
-            let finding = self.workshop.store.job(&search, &[]).map_err(StoreError::from)?;
-            if let Some(secrets::Finding { variable, path }) = finding {
-                return Err(StepError::Failed {
-                    message: format!("its result contains the value of the secret `{variable}`, in `{path}`"),
-                    hint: Some(format!(
-                        "delete the file in the same step, or do not write the secret to disk; if `{variable}` is none, \
-                         say so with `secret.allow(\"{variable}\")`"
-                    )),
-                });
-            }
-        }
+        secrets::refuse_kept(&work, &task.node.secrets, self.workshop.store)?;
         let top = self.workshop.store.commit_until(&work, rules, task.cancel)?;
         Ok(Product { below: Stack::new(), top, facts })
     }

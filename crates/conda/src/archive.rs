@@ -85,6 +85,15 @@ impl Archive {
         self.each("pkg-", &mut |path, content| if path.starts_with(METADATA) { Ok(()) } else { take(path, content) })
     }
 
+    /// Hands over all that it is packed with, the metadata as well.
+    pub(crate) fn everything(
+        &mut self,
+        take: &mut dyn FnMut(&str, Content<'_>) -> Result<(), Problem>,
+    ) -> Result<(), Problem> {
+        self.each("pkg-", take)?;
+        if self.form == Form::Conda { self.each("info-", take) } else { Ok(()) }
+    }
+
     /// Hands over all entries of the part of the package with this name, or of all of it.
     fn each(
         &mut self,

@@ -11,23 +11,24 @@ use fs_err as fs;
 use lamina_fetch::Download;
 use lamina_ground::{Stack, StorePath};
 use lamina_image::{Package, PackageKind, redact};
-use lamina_packages::{MISSING, NOT_LINKABLE};
+use lamina_packages::{Linked, MISSING, NOT_LINKABLE};
 use lamina_store::{Job, JobError, JobTable, Work, WorkerContext};
 use lamina_workshop::Workshop;
 use rattler_conda_types::RepoDataRecord;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::CondaError;
 use crate::activation::TakeActivation;
 use crate::fetch::{local_path, open_local};
-use crate::installed::{Environment, RECORDS, ReadRecords};
+use crate::installed::{Environment, Installed, RECORDS, ReadRecords};
 use crate::known::{RecallPackage, RememberPackages};
-use crate::link::{Finishing, LinkPackages, NO_PYTHON, Outcome, history};
+use crate::link::{Finishing, LinkPackages, NO_PYTHON, Outcome, Script, history};
 use crate::manifest::{self, descriptions, manifest_name};
 use crate::place::{LinkedPackage, Python};
+use crate::preparing::{Prepared, Preparing, TakeSources, UnpackSources};
 use crate::solve::{Chosen, Resolution};
 use crate::unpack::{INVALID, UnpackPackage};
+use crate::{CondaError, PREFIX};
 
 /// Downloads at a time.
 const CONNECTIONS: usize = 8;
@@ -40,6 +41,17 @@ pub struct Installation<'a> {
     pub layers: &'a Stack<StorePath>,
     /// What was written down about the environment so far.
     pub environment: &'a Environment,
+    /// What scripts have made of packages, once they were run in the uppermost layer.
+    pub prepared: Option<Prepared>,
+}
+
+/// What came of installing.
+#[derive(Debug, Clone)]
+pub enum Installing {
+    /// The packages are in the step's upper.
+    Done(Report),
+    /// Nothing is: this is to be done first, and then to be installed once more. Also what the user should know.
+    Unprepared(Preparing, Vec<String>),
 }
 
 /// What was installed.
@@ -59,6 +71,8 @@ pub fn jobs(table: JobTable) -> JobTable {
     table
         .register::<UnpackPackage>()
         .register::<LinkPackages>()
+        .register::<UnpackSources>()
+        .register::<TakeSources>()
         .register::<ReadRecords>()
         .register::<TakeActivation>()
         .register::<QueryPackages>()
@@ -76,7 +90,7 @@ pub fn install(
     resolution: &Resolution,
     installation: &Installation<'_>,
     workshop: &Workshop<'_>,
-) -> Result<Report, CondaError> {
+) -> Result<Installing, CondaError> {
     let packages = resolution.install.iter().map(|chosen| Ok((chosen, linked(chosen)?)));
     let run = Run { packages: packages.collect::<Result<_, CondaError>>()?, resolution, installation, workshop };
     // From the first object to the last link nothing names them.
@@ -115,7 +129,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn install(&self) -> Result<Report, CondaError> {
+    fn install(&self) -> Result<Installing, CondaError> {
         let store = self.workshop.store;
         let is_there = store.job(&QueryPackages { names: self.names() }, &[])?;
         let missing: Vec<usize> = (0..self.packages.len()).filter(|position| !is_there[*position]).collect();
@@ -128,7 +142,10 @@ impl Run<'_> {
             error if error.kind == NO_PYTHON => CondaError::NoPython(error.message),
             error => error.into(),
         })?;
-        Ok(self.report(remarks, outcome))
+        Ok(match outcome {
+            Outcome::Linked(linked, finishing) => Installing::Done(self.report(remarks, linked, finishing)),
+            Outcome::Unprepared(preparing) => Installing::Unprepared(preparing, remarks),
+        })
     }
 
     /// Unpacks packages, from their first places, and what is not had there from their next ones. Answers what the user should
@@ -238,6 +255,8 @@ impl Run<'_> {
             packages: self.packages.iter().map(|(_, package)| package.clone()).collect(),
             python: python.map(|(version, site_packages)| Python { version, site_packages }),
             remove: remove.collect(),
+            unlink: removed.iter().filter_map(unlink_script).collect(),
+            prepared: self.installation.prepared.clone(),
             history: history(
                 &self.installation.environment.history,
                 &removed.iter().map(|package| name(&package.record)).collect::<Vec<_>>(),
@@ -248,8 +267,8 @@ impl Run<'_> {
         }
     }
 
-    fn report(&self, mut lines: Vec<String>, outcome: Outcome) -> Report {
-        lines.extend(outcome.linked.warnings);
+    fn report(&self, mut lines: Vec<String>, linked: Linked, finishing: Finishing) -> Report {
+        lines.extend(linked.warnings);
         lines.extend(self.resolution.remove.iter().map(|package| format!("- {}", name(&package.record))));
         lines.extend(self.packages.iter().map(|(chosen, _)| format!("+ {}", name(&chosen.record))));
         let package = |(chosen, package): &(&Chosen, LinkedPackage)| Package {
@@ -259,8 +278,21 @@ impl Run<'_> {
             source: Some(redact(chosen.record.url.as_str()).into_owned()),
             sha256: Some(package.sha256.clone()),
         };
-        Report { packages: self.packages.iter().map(package).collect(), lines, finishing: outcome.finishing }
+        Report { packages: self.packages.iter().map(package).collect(), lines, finishing }
     }
+}
+
+/// The script of a package that is run before it goes.
+fn unlink_script(package: &Installed) -> Option<Script> {
+    let record = &package.record.package_record;
+    let name = record.name.as_normalized();
+    let path = format!("bin/.{name}-pre-unlink.sh");
+    package.files.contains(&path).then(|| Script {
+        path: format!("{PREFIX}/{path}"),
+        name: name.to_owned(),
+        version: record.version.as_str().into_owned(),
+        build_number: record.build_number,
+    })
 }
 
 /// A package as conda names it: channel, platform, name, version and build.

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::PREFIX;
 use crate::installed::RECORDS;
 use crate::manifest::{Manifest, descriptions, manifest_name};
-use crate::place::{LinkedPackage, Placed, Python, place};
+use crate::place::{LinkedPackage, Placed, Python, place, unpacked};
+use crate::preparing::{Prepared, Preparing, early_script};
 use crate::programs;
 
 /// Kind of a [`JobError`]: Python modules without a Python.
@@ -30,6 +31,10 @@ pub(crate) struct LinkPackages {
     pub(crate) python: Option<Python>,
     /// The files of packages that go, below the prefix.
     pub(crate) remove: Vec<String>,
+    /// The scripts of packages that go.
+    pub(crate) unlink: Vec<Script>,
+    /// What scripts have made of packages, once they were run.
+    pub(crate) prepared: Option<Prepared>,
     /// What is written down about the environment so far, and now.
     pub(crate) history: String,
     /// Whether these are the environment's first packages.
@@ -37,10 +42,12 @@ pub(crate) struct LinkPackages {
 }
 
 /// What installing has done, and what is still to be done inside.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(crate) struct Outcome {
-    pub(crate) linked: Linked,
-    pub(crate) finishing: Finishing,
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Outcome {
+    /// Everything is in the upper.
+    Linked(Linked, Finishing),
+    /// Nothing is: this is to be done first.
+    Unprepared(Preparing),
 }
 
 /// What is still to be done in a sandbox, in this order. All paths are absolute.
@@ -58,7 +65,7 @@ pub struct Finishing {
     pub is_new: bool,
 }
 
-/// A script that a package wants to have run once it is installed.
+/// A script of a package.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Script {
     /// Its path.
@@ -88,16 +95,25 @@ impl Job for LinkPackages {
     }
 
     fn run(self, context: &WorkerContext, _fds: Vec<OwnedFd>) -> Result<Outcome, JobError> {
-        let placed = self.packages.par_iter().map(|package| {
+        let manifest = |package: &LinkedPackage| {
             let manifest: Option<Manifest> = descriptions(context).load(&manifest_name(&package.sha256))?;
-            let manifest =
-                manifest.ok_or_else(|| JobError::new(MISSING, format!("`{}` is not unpacked", package.name)))?;
-            place(package, &manifest, self.python.as_ref())
+            manifest.ok_or_else(|| JobError::new(MISSING, format!("`{}` is not unpacked", package.name)))
+        };
+        let manifests = self.packages.par_iter().map(manifest).collect::<Result<Vec<_>, _>>()?;
+        let nothing = Prepared::default();
+        let prepared = match &self.prepared {
+            Some(prepared) => prepared,
+            None => match self.preparing(&manifests) {
+                Some(preparing) => return Ok(Outcome::Unprepared(preparing)),
+                None => &nothing,
+            },
+        };
+        let placed = self.packages.par_iter().zip(&manifests).map(|(package, manifest)| {
+            place(package, manifest, self.python.as_ref(), prepared)
                 .ok_or_else(|| JobError::new(NO_PYTHON, package.file_name.clone()))
         });
         let placed = placed.collect::<Result<Vec<Placed>, _>>()?;
         let finishing = self.finishing(&placed);
-        let unheard = placed.iter().filter_map(|placed| unheard_script(&placed.package)).collect::<Vec<_>>();
         let mut packages: Vec<Package> = placed.into_iter().map(|placed| placed.package).collect();
         let content = Content::Text { bytes: self.history.into_bytes(), mode: 0o644 };
         let history = File { path: format!("{PREFIX}/{RECORDS}/history"), content };
@@ -105,9 +121,8 @@ impl Job for LinkPackages {
         files.push(history);
         packages.push(Package { name: "conda".to_owned(), files, empty_directories: Vec::new() });
         let contents = Contents::new(packages)?;
-        let mut linked = contents.link(context, &self.work, &mut Layers::new(context.content(), &self.layers))?;
-        linked.warnings.extend(unheard);
-        Ok(Outcome { linked, finishing })
+        let linked = contents.link(context, &self.work, &mut Layers::new(context.content(), &self.layers))?;
+        Ok(Outcome::Linked(linked, finishing))
     }
 }
 
@@ -115,6 +130,19 @@ impl Job for LinkPackages {
 const ACTIVATION: &str = "etc/conda/activate.d/";
 
 impl LinkPackages {
+    /// What is to be done before; `None` if no package has a script for then.
+    fn preparing(&self, manifests: &[Manifest]) -> Option<Preparing> {
+        let scripts = self.packages.iter().zip(manifests).filter_map(|(package, manifest)| {
+            let path = early_script(&package.name);
+            manifest.packed.iter().find(|entry| entry.path == path)?;
+            Some((package.clone(), script(package, &format!("{}/{path}", unpacked(&package.file_name)))?))
+        });
+        let (packages, link): (Vec<_>, Vec<_>) = scripts.unzip();
+        let remove = self.remove.iter().map(|path| format!("{PREFIX}/{path}")).collect();
+        let is_nothing = link.is_empty() && self.unlink.is_empty();
+        (!is_nothing).then(|| Preparing { unlink: self.unlink.clone(), remove, link, packages })
+    }
+
     fn finishing(&self, placed: &[Placed]) -> Finishing {
         let paths: HashSet<&str> = placed
             .iter()
@@ -122,11 +150,16 @@ impl LinkPackages {
             .filter_map(|file| file.path.strip_prefix(PREFIX)?.strip_prefix('/'))
             .collect();
         let is_activation = |path: &str| path.starts_with(ACTIVATION);
-        let remove = self.remove.iter().filter(|path| !paths.contains(path.as_str()));
+        // What was prepared is without them already.
+        let remove = self.remove.iter().filter(|path| self.prepared.is_none() && !paths.contains(path.as_str()));
+        let late_script = |package: &LinkedPackage| {
+            let path = format!("bin/.{}-post-link.sh", package.name);
+            paths.contains(path.as_str()).then(|| script(package, &format!("{PREFIX}/{path}")))?
+        };
         Finishing {
             remove: remove.map(|path| format!("{PREFIX}/{path}")).collect(),
             sources: placed.iter().flat_map(|placed| &placed.sources).cloned().collect(),
-            scripts: self.packages.iter().filter_map(|package| script(package, &paths)).collect(),
+            scripts: self.packages.iter().filter_map(late_script).collect(),
             activates: paths.iter().any(|path| is_activation(path))
                 || self.remove.iter().any(|path| is_activation(path)),
             is_new: self.is_new,
@@ -134,16 +167,8 @@ impl LinkPackages {
     }
 }
 
-/// What to say about a script that wants to run before the package is there. Such scripts could change what all environments share;
-/// conda advises against them, and mamba does not run them either.
-fn unheard_script(package: &Package) -> Option<String> {
-    let path = format!("{PREFIX}/bin/.{}-pre-link.sh", package.name);
-    let has_script = package.files.iter().any(|file| file.path == path);
-    has_script.then(|| format!("the pre-link script of `{}` is not run, as with micromamba", package.name))
-}
-
-/// The script of a package that runs once it is installed.
-fn script(package: &LinkedPackage, paths: &HashSet<&str>) -> Option<Script> {
+/// A script of a package that is to be installed.
+fn script(package: &LinkedPackage, path: &str) -> Option<Script> {
     #[derive(Deserialize)]
     struct Record {
         version: String,
@@ -151,12 +176,8 @@ fn script(package: &LinkedPackage, paths: &HashSet<&str>) -> Option<Script> {
         build_number: u64,
     }
 
-    let path = format!("bin/.{}-post-link.sh", package.name);
-    if !paths.contains(path.as_str()) {
-        return None;
-    }
     let Record { version, build_number } = serde_json::from_str(&package.record).ok()?;
-    Some(Script { path: format!("{PREFIX}/{path}"), name: package.name.clone(), version, build_number })
+    Some(Script { path: path.to_owned(), name: package.name.clone(), version, build_number })
 }
 
 /// What conda writes down about a change of an environment. The time is that of all that packages install.

@@ -16,6 +16,9 @@ pub(crate) struct Manifest {
     pub(crate) entries: Vec<Entry>,
     /// The programs to make.
     pub(crate) entry_points: Vec<EntryPoint>,
+    /// All that it is packed with, as it is packed, if it has a script that is run before it is installed: that one sees it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) packed: Vec<Entry>,
 }
 
 /// A path of an unpacked package.
@@ -73,7 +76,7 @@ pub(crate) struct EntryPoint {
 }
 
 /// What unpacking makes of a package.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Name of the manifest of the package with this digest.
 pub(crate) fn manifest_name(sha256: &str) -> String {
@@ -93,7 +96,7 @@ pub(crate) fn packages(context: &WorkerContext) -> Result<Vec<KeptPackage>, JobE
             return serde_json::from_slice(bytes).map(|_: Known| Vec::new());
         }
         let manifest: Manifest = serde_json::from_slice(bytes)?;
-        let objects = manifest.entries.into_iter().filter_map(|entry| match entry.kind {
+        let objects = manifest.entries.into_iter().chain(manifest.packed).filter_map(|entry| match entry.kind {
             EntryKind::File { digest, size, .. } if size > 0 => Some(digest),
             _ => None,
         });

@@ -10,6 +10,7 @@ use crate::PREFIX;
 use crate::archive::check_path;
 use crate::installed::RECORDS;
 use crate::manifest::{EntryKind, EntryPoint, Manifest};
+use crate::preparing::{Prepared, UNPACKED};
 use crate::solve::series;
 
 /// A package to install.
@@ -51,8 +52,19 @@ fn stem(file_name: &str) -> &str {
     file_name.strip_suffix(".conda").or_else(|| file_name.strip_suffix(".tar.bz2")).unwrap_or(file_name)
 }
 
-/// All that installing a package leaves; `None` if it needs a Python and there is none.
-pub(crate) fn place(package: &LinkedPackage, manifest: &Manifest, python: Option<&Python>) -> Option<Placed> {
+/// Where conda would have unpacked a package, as an absolute path.
+pub(crate) fn unpacked(file_name: &str) -> String {
+    format!("{UNPACKED}/{}", stem(file_name))
+}
+
+/// All that installing a package leaves, with what its own script has made of it before; `None` if it needs a Python and
+/// there is none.
+pub(crate) fn place(
+    package: &LinkedPackage,
+    manifest: &Manifest,
+    python: Option<&Python>,
+    prepared: &Prepared,
+) -> Option<Placed> {
     let python = if manifest.is_python {
         let python = python.filter(|python| check_path(&python.site_packages).is_some())?;
         Some((python, series(&python.version)?))
@@ -66,7 +78,7 @@ pub(crate) fn place(package: &LinkedPackage, manifest: &Manifest, python: Option
             None => entry.path.clone(),
         };
         let mut described = json!({ "_path": path, "path_type": "hardlink" });
-        let content = match &entry.kind {
+        let content = match prepared.changed(&package.name, &entry.path).unwrap_or(&entry.kind) {
             EntryKind::Directory => {
                 placing.empty_directories.push(format!("{PREFIX}/{path}"));
                 continue;
@@ -131,11 +143,11 @@ impl Placing {
         let mut record: Value = serde_json::from_str(&package.record).unwrap_or_else(|_| json!({}));
         record["files"] = self.described.iter().map(|path| path["_path"].clone()).collect();
         record["paths_data"] = json!({ "paths_version": 1, "paths": std::mem::take(&mut self.described) });
-        // Where conda would have unpacked it, and would look for what it can use again.
-        let unpacked = format!("{PREFIX}/pkgs/{}", stem(&package.file_name));
+        // Where conda would look for what it can use again.
+        let unpacked = unpacked(&package.file_name);
         record["link"] = json!({ "source": unpacked, "type": 1 });
         record["extracted_package_dir"] = unpacked.into();
-        record["package_tarball_full_path"] = format!("{PREFIX}/pkgs/{}", package.file_name).into();
+        record["package_tarball_full_path"] = format!("{UNPACKED}/{}", package.file_name).into();
         record["requested_spec"] = package.requested.first().map_or("", String::as_str).into();
         record["requested_specs"] = package.requested.clone().into();
         format!("{record:#}\n")
@@ -213,10 +225,11 @@ mod tests {
                 module: "demo.main".into(),
                 function: "App.run".into(),
             }],
+            packed: Vec::new(),
         };
-        assert!(place(&package(), &manifest, None).is_none());
+        assert!(place(&package(), &manifest, None, &Prepared::default()).is_none());
         let python = Python { version: "3.11.4".into(), site_packages: "lib/python3.11/site-packages".into() };
-        let placed = place(&package(), &manifest, Some(&python)).unwrap();
+        let placed = place(&package(), &manifest, Some(&python), &Prepared::default()).unwrap();
         let paths: Vec<_> = placed.package.files.iter().map(|file| file.path.as_str()).collect();
         insta::assert_snapshot!(paths.join("\n"), @"
         /opt/conda/lib/python3.11/site-packages/demo/__init__.py
@@ -252,13 +265,25 @@ mod tests {
     }
 
     #[test]
+    fn what_a_script_has_made_of_a_file_is_linked_in_its_place() {
+        let entries = vec![file("share/one", None), file("share/two", None)];
+        let manifest = Manifest { is_python: false, entries, entry_points: Vec::new(), packed: Vec::new() };
+        let made = EntryKind::Link("elsewhere".to_owned());
+        let prepared = Prepared([("demo".to_owned(), [("share/one".to_owned(), made)].into())].into());
+        let placed = place(&package(), &manifest, None, &prepared).unwrap();
+        let content = |path| &placed.package.files.iter().find(|file| file.path == path).unwrap().content;
+        assert_eq!(content("/opt/conda/share/one"), &Content::Link("elsewhere".to_owned()));
+        assert!(matches!(content("/opt/conda/share/two"), Content::Object { .. }));
+    }
+
+    #[test]
     fn records_say_what_was_replaced() {
         let replaced = Replaced { placeholder: "/p".into(), is_text: false, sha256: "bb".into() };
         let link = entry("lib/x.so", EntryKind::Link("x.so.1".into()), None);
         let empty = Entry { path: "var/empty".into(), kind: EntryKind::Directory, sha256: None, replaced: None };
         let entries = vec![file("lib/x.so.1", Some(replaced)), link, empty];
-        let manifest = Manifest { is_python: false, entries, entry_points: Vec::new() };
-        let placed = place(&package(), &manifest, None).unwrap();
+        let manifest = Manifest { is_python: false, entries, entry_points: Vec::new(), packed: Vec::new() };
+        let placed = place(&package(), &manifest, None, &Prepared::default()).unwrap();
         assert_eq!(placed.package.empty_directories, ["/opt/conda/var/empty"]);
         let Content::Text { bytes, .. } = &placed.package.files.last().unwrap().content else { panic!() };
         insta::assert_snapshot!(String::from_utf8(bytes.clone()).unwrap(), @r#"

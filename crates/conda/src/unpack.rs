@@ -17,6 +17,7 @@ use crate::archive::{Archive, Content, Problem, check_path};
 use crate::installed::RECORDS;
 use crate::manifest::{Entry, EntryKind, EntryPoint, Manifest, Replaced, descriptions, manifest_name};
 use crate::prefix::{replace_in_binary, replace_in_text};
+use crate::preparing::early_script;
 
 /// Kind of a [`JobError`]: the package is not what it should be.
 pub(crate) const INVALID: JobErrorKind = JobErrorKind::new("conda-package-invalid");
@@ -57,6 +58,7 @@ struct Listed {
 
 /// What a package says about itself.
 struct Description {
+    name: String,
     is_python: bool,
     listed: HashMap<String, Listed>,
     empty_directories: Vec<String>,
@@ -66,9 +68,38 @@ struct Description {
 fn unpack(archive: &mut Archive, context: &WorkerContext) -> Result<Manifest, JobError> {
     let metadata = archive.metadata().map_err(invalid)?;
     let mut description = describe(&metadata).map_err(invalid)?;
+    let listed = &description.listed;
+    let mut entries = read_entries(context, listed, &mut |take| archive.contents(take))?;
+    let packed = if entries.contains_key(&early_script(&description.name)) {
+        read_entries(context, &HashMap::new(), &mut |take| archive.everything(take))?
+    } else {
+        BTreeMap::new()
+    };
+    // What is not listed is not installed.
+    entries.retain(|path, _| listed.contains_key(path));
+    if let Some(path) = listed.keys().filter(|path| !entries.contains_key(*path)).min() {
+        return Err(invalid(format!("it lists `{path}`, which it does not have")));
+    }
+    for path in std::mem::take(&mut description.empty_directories) {
+        entries.insert(path.clone(), Entry { path, kind: EntryKind::Directory, sha256: None, replaced: None });
+    }
+    let Description { is_python, entry_points, .. } = description;
+    let [entries, packed] = [entries, packed].map(|entries| entries.into_values().collect());
+    Ok(Manifest { is_python, entries, entry_points, packed })
+}
+
+/// Hands over the entries of an archive.
+type Entries<'a> = dyn FnMut(&mut dyn FnMut(&str, Content<'_>) -> Result<(), Problem>) -> Result<(), Problem> + 'a;
+
+/// Makes objects of the entries of an archive.
+fn read_entries(
+    context: &WorkerContext,
+    listed: &HashMap<String, Listed>,
+    read: &mut Entries<'_>,
+) -> Result<BTreeMap<String, Entry>, JobError> {
     let mut entries: BTreeMap<String, Entry> = BTreeMap::new();
     let mut failure = None;
-    let outcome = archive.contents(&mut |path, content| {
+    let outcome = read(&mut |path, content| {
         let (kind, replaced) = match content {
             Content::Same(other) => {
                 let same = entries.get(&other).map(|entry| (entry.kind.clone(), entry.replaced.clone()));
@@ -76,7 +107,7 @@ fn unpack(archive: &mut Archive, context: &WorkerContext) -> Result<Manifest, Jo
             }
             Content::Link(target) => (EntryKind::Link(target), None),
             Content::File(size, mode, reader) => {
-                let prefix = description.listed.get(path).and_then(|listed| listed.prefix.as_ref());
+                let prefix = listed.get(path).and_then(|listed| listed.prefix.as_ref());
                 match put(path, size, reader, prefix, context) {
                     Ok((digest, size, replaced)) => (EntryKind::File { digest, mode: mode & 0o7777, size }, replaced),
                     Err(error) => {
@@ -86,7 +117,7 @@ fn unpack(archive: &mut Archive, context: &WorkerContext) -> Result<Manifest, Jo
                 }
             }
         };
-        let sha256 = description.listed.get(path).and_then(|listed| listed.sha256.clone());
+        let sha256 = listed.get(path).and_then(|listed| listed.sha256.clone());
         entries.insert(path.to_owned(), Entry { path: path.to_owned(), kind, sha256, replaced });
         Ok(())
     });
@@ -94,21 +125,14 @@ fn unpack(archive: &mut Archive, context: &WorkerContext) -> Result<Manifest, Jo
         return Err(error);
     }
     outcome.map_err(invalid)?;
-    // What is not listed is not installed.
-    entries.retain(|path, _| description.listed.contains_key(path));
-    if let Some(path) = description.listed.keys().filter(|path| !entries.contains_key(*path)).min() {
-        return Err(invalid(format!("it lists `{path}`, which it does not have")));
-    }
-    for path in std::mem::take(&mut description.empty_directories) {
-        entries.insert(path.clone(), Entry { path, kind: EntryKind::Directory, sha256: None, replaced: None });
-    }
-    let Description { is_python, entry_points, .. } = description;
-    Ok(Manifest { is_python, entries: entries.into_values().collect(), entry_points })
+    Ok(entries)
 }
 
 /// The parts of `info/index.json` that matter.
 #[derive(Deserialize)]
 struct Index {
+    #[serde(default)]
+    name: String,
     #[serde(default)]
     noarch: serde_json::Value,
 }
@@ -118,6 +142,7 @@ fn describe(metadata: &HashMap<String, Vec<u8>>) -> Result<Description, Problem>
     let index = metadata.get("index.json").ok_or_else(|| "it has no `info/index.json`".to_owned())?;
     let index: Index = serde_json::from_slice(index).map_err(|error| wrong("index.json", &error))?;
     let mut description = Description {
+        name: index.name,
         is_python: index.noarch == "python",
         listed: HashMap::new(),
         empty_directories: Vec::new(),

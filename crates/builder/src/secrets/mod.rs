@@ -11,8 +11,11 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
 use lamina_image::SecretValues;
-use lamina_store::{Job, JobError, JobTable, LayerPath, WorkerContext};
+use lamina_store::{Job, JobError, JobTable, LayerPath, Store, StoreError, Work, WorkerContext};
 use serde::{Deserialize, Serialize};
+
+use crate::BuildError;
+use crate::steps::StepError;
 
 pub(crate) use masks::{Masker, Masks};
 
@@ -49,6 +52,24 @@ pub(crate) fn kept(secrets: &[SecretValues]) -> BTreeMap<String, String> {
     kept
 }
 
+/// Refuses what a step made if a secret stayed in it.
+pub(crate) fn refuse_kept(work: &Work, secrets: &[SecretValues], store: &Store) -> Result<(), StepError> {
+    let secrets = kept(secrets);
+    if secrets.is_empty() {
+        return Ok(());
+    }
+    let search = FindSecrets { work: work.id().to_owned(), secrets };
+    let finding = store.job(&search, &[]).map_err(|error| BuildError::from(StoreError::from(error)))?;
+    let Some(Finding { variable, path }) = finding else { return Ok(()) };
+    Err(StepError::Failed {
+        message: format!("its result contains the value of the secret `{variable}`, in `{path}`"),
+        hint: Some(format!(
+            "delete the file in the same step, or do not write the secret to disk; if `{variable}` is none, say so with \
+             `secret.allow(\"{variable}\")`"
+        )),
+    })
+}
+
 /// What of the secrets enters keys: names, never values.
 pub(crate) fn names(secrets: &[SecretValues]) -> serde_json::Value {
     let name = |secret: &SecretValues| serde_json::json!({ "name": secret.name, "variables": secret.values.keys().collect::<Vec<_>>() });
@@ -57,20 +78,20 @@ pub(crate) fn names(secrets: &[SecretValues]) -> serde_json::Value {
 
 /// Looks for secret values in everything that a step changed.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct FindSecrets {
+struct FindSecrets {
     /// The work whose upper is searched.
-    pub(crate) work: String,
+    work: String,
     /// Variables and values.
-    pub(crate) secrets: BTreeMap<String, String>,
+    secrets: BTreeMap<String, String>,
 }
 
 /// A variable's value was found at a path.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Finding {
+struct Finding {
     /// The variable.
-    pub(crate) variable: String,
+    variable: String,
     /// The path inside the image.
-    pub(crate) path: String,
+    path: String,
 }
 
 impl Job for FindSecrets {

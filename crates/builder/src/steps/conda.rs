@@ -1,31 +1,34 @@
 //! `micromamba` and `micromamba_install`: packages of conda channels, in one environment.
 //!
 //! They are solved here and linked straight into the step's upper, which makes one layer. What only works inside (scripts of
-//! packages, bytecode, removing what was there before) is done in a sandbox over it and makes another.
+//! packages, bytecode, removing what was there before) is done in a sandbox over it and makes another. Scripts that are to be
+//! run before packages are linked are, and what they change is a layer beneath.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use lamina_bases::debian_slim_plan;
 use lamina_conda::{
-    AFTER, BEFORE, CondaError, Finishing, PREFIX, PROGRAM, Request, Resolution, Script, Settings, SpecFile,
-    VirtualSystem,
+    AFTER, BEFORE, CondaError, Finishing, Installing, PREFIX, PROGRAM, Prepared, Preparing, Report, Request,
+    Resolution, Script, Settings, SpecFile, VirtualSystem,
 };
 use lamina_ground::{DEFAULT_PATH, Stack};
 use lamina_image::{DebianSlim, Digest, Facts, KeyMaterial, Micromamba, MicromambaInstall, Node, Release, Step};
-use lamina_store::CommitRules;
+use lamina_sandbox::Exit;
+use lamina_store::{CommitRules, Committed, Lock, Work};
 
 use super::commands::Run;
 use super::project::read;
 use super::{Kind, LayerKind, Made, MetadataKind, Planning, Recipe, StepContext, StepError};
 use crate::BuildError;
 use crate::log::StepLog;
+use crate::secrets::refuse_kept;
 use crate::state::State;
 
 /// Names the environment's prefix in images that have one.
 const ROOT: &str = "MAMBA_ROOT_PREFIX";
 /// What is done inside.
-const FINISH: &str = include_str!("finish_conda.sh");
+const INSIDE: &str = include_str!("conda.sh");
 
 impl Kind for Micromamba {
     /// Debian, and packages in an environment on it.
@@ -129,22 +132,40 @@ impl CondaPlan {
         let views = store.view_paths(&context.parent.layers);
         let environment = lamina_conda::installed(store, &views).map_err(conda_error)?;
         let resolution = self.resolve(&environment, context, log).map_err(conda_error)?;
-        let work = store.new_work()?;
-        let held = Some(store.hold_off_collection()?);
-        let installation = lamina_conda::Installation { work: &work, layers: &views, environment: &environment };
-        let report = lamina_conda::install(&resolution, &installation, &context.workshop).map_err(conda_error)?;
-        report.lines.iter().for_each(|line| log.line(line));
-        let mut facts = Facts { packages: report.packages, ..Facts::default() };
+        let mut facts = Facts::default();
         facts.config.environment = variables(&context.parent.config.environment);
         facts.config.environment.extend(resolution.variables.clone());
-        let rules = CommitRules { package_times: true, ..CommitRules::default() };
-        if report.finishing.is_nothing() && resolution.pip.is_empty() {
-            return Ok(Made::Work { work, rules, facts: Box::new(facts), held });
+        let work = store.new_work()?;
+        let held = store.hold_off_collection()?;
+        let installation =
+            lamina_conda::Installation { work: &work, layers: &views, environment: &environment, prepared: None };
+        let workshop = &context.workshop;
+        match lamina_conda::install(&resolution, &installation, workshop).map_err(conda_error)? {
+            Installing::Done(report) => {
+                Linked { work, held, report, below: Stack::new() }.finish(&resolution, facts, context, log)
+            }
+            Installing::Unprepared(preparing, lines) => {
+                for line in &lines {
+                    log.line(line);
+                }
+                drop(held);
+                let (below, prepared, held) = prepare(&preparing, &facts, context, log)?;
+                let mut layers = context.parent.layers.clone();
+                layers.put(below.digest);
+                let views = store.view_paths(&layers);
+                let prepared = Some(prepared);
+                let installation = lamina_conda::Installation { layers: &views, prepared, ..installation };
+                let Installing::Done(report) =
+                    lamina_conda::install(&resolution, &installation, workshop).map_err(conda_error)?
+                else {
+                    let message = "the packages were prepared, and are to be prepared again".to_owned();
+                    return Err(StepError::Failed { message, hint: None });
+                };
+                let tools = Stack::from_bottom_up([below.digest]);
+                let above = Linked { work, held, report, below: tools }.finish(&resolution, facts, context, log)?;
+                Ok(Made::Over { below, above: Box::new(above) })
+            }
         }
-        let below = store.commit_until(&work, rules, context.workshop.cancel)?;
-        drop(held);
-        let above = finish(&report.finishing, &resolution, below.digest, facts, context, log)?;
-        Ok(Made::Over { below, above: Box::new(above) })
     }
 
     fn resolve(
@@ -188,33 +209,86 @@ fn variables(before: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
 }
 
+/// Does what is to be done inside before packages are linked. Answers the layer of what that has changed, what has become of
+/// the packages, and what keeps that.
+fn prepare(
+    preparing: &Preparing,
+    facts: &Facts,
+    context: &StepContext<'_>,
+    log: &mut StepLog,
+) -> Result<(Committed, Prepared, Lock), StepError> {
+    let store = context.workshop.store;
+    let sources = store.new_work()?;
+    let held = store.hold_off_collection()?;
+    preparing.unpack(&sources, &store.view_paths(&context.parent.layers), store).map_err(conda_error)?;
+    let sources = store.commit_until(&sources, CommitRules::default(), context.workshop.cancel)?.digest;
+    drop(held);
+    let work = store.new_work()?;
+    let lists = [
+        ("conda-pre-unlink", scripts(&preparing.unlink)),
+        ("conda-remove", list(&preparing.remove, '\0')),
+        ("conda-pre-link", scripts(&preparing.link)),
+    ];
+    let exit = run_inside(&lists, &[], facts, Stack::from_bottom_up([sources]), &work, context, log)?;
+    // Also of what is taken next.
+    refuse_kept(&work, &context.node.secrets, store)?;
+    let held = store.hold_off_collection()?;
+    let prepared = preparing.take(&work, store.view_path(&sources), store).map_err(conda_error)?;
+    let rules = CommitRules { package_times: true, drop_empty: exit.created_mountpoints, ..CommitRules::default() };
+    let below = store.commit_until(&work, rules, context.workshop.cancel)?;
+    Ok((below, prepared, held))
+}
+
+/// Packages in a step's upper.
+struct Linked {
+    work: Work,
+    /// What keeps their objects.
+    held: Lock,
+    report: Report,
+    /// The layer that was prepared for them.
+    below: Stack<Digest>,
+}
+
+impl Linked {
+    /// Makes the layer of the packages, and one over it where something is to be done inside.
+    fn finish(
+        self,
+        resolution: &Resolution,
+        facts: Facts,
+        context: &StepContext<'_>,
+        log: &mut StepLog,
+    ) -> Result<Made, StepError> {
+        let Self { work, held, report, below: mut tools } = self;
+        report.lines.iter().for_each(|line| log.line(line));
+        let facts = Facts { packages: report.packages, ..facts };
+        let rules = CommitRules { package_times: true, ..CommitRules::default() };
+        if report.finishing.is_nothing() && resolution.pip.is_empty() {
+            return Ok(Made::Work { work, rules, facts: Box::new(facts), held: Some(held) });
+        }
+        let below = context.workshop.store.commit_until(&work, rules, context.workshop.cancel)?;
+        drop(held);
+        tools.put(below.digest);
+        let above = finish(&report.finishing, resolution, tools, facts, context, log)?;
+        Ok(Made::Over { below, above: Box::new(above) })
+    }
+}
+
 /// Does what is to be done inside, over the layer with the packages.
 fn finish(
     finishing: &Finishing,
     resolution: &Resolution,
-    packages: Digest,
+    tools: Stack<Digest>,
     mut facts: Facts,
     context: &StepContext<'_>,
     log: &mut StepLog,
 ) -> Result<Made, StepError> {
     let store = context.workshop.store;
     let work = store.new_work()?;
-    let active: Vec<(String, String)> = facts.config.environment.clone().into_iter().collect();
-    let fixed: Vec<(&str, &str)> = active.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let mut environment = vec![("PIP_NO_CACHE_DIR", "1"), ("PIP_ROOT_USER_ACTION", "ignore")];
     if resolution.is_locked {
         environment.push(("PIP_NO_DEPS", "1"));
     }
-    let run = Run {
-        script: Some(FINISH),
-        commands: &[BEFORE.to_owned(), AFTER.to_owned()],
-        environment: &environment,
-        fixed: &fixed,
-        files: &lists(finishing, resolution),
-        tools: Stack::from_bottom_up([packages]),
-        ..Run::default()
-    };
-    let exit = run.execute(context, &work, log)?;
+    let exit = run_inside(&lists(finishing, resolution), &environment, &facts, tools, &work, context, log)?;
     if finishing.activates {
         let mut set = lamina_conda::activated(store, &work).map_err(conda_error)?;
         // Variables of the image are no place for what only the step may know.
@@ -226,16 +300,48 @@ fn finish(
     Ok(Made::Work { work, rules, facts: Box::new(facts), held: None })
 }
 
+/// Runs the script with these lists of what is to be done, in the active environment.
+fn run_inside(
+    lists: &[(&str, Vec<u8>)],
+    environment: &[(&str, &str)],
+    facts: &Facts,
+    tools: Stack<Digest>,
+    work: &Work,
+    context: &StepContext<'_>,
+    log: &mut StepLog,
+) -> Result<Exit, StepError> {
+    let active = &facts.config.environment;
+    let fixed: Vec<(&str, &str)> = active.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let files: Vec<(String, Vec<u8>)> = lists.iter().map(|(name, text)| ((*name).to_owned(), text.clone())).collect();
+    let run = Run {
+        script: Some(INSIDE),
+        commands: &[BEFORE.to_owned(), AFTER.to_owned()],
+        environment,
+        fixed: &fixed,
+        files: &files,
+        tools,
+        ..Run::default()
+    };
+    run.execute(context, work, log)
+}
+
+/// Scripts, one in a line.
+fn scripts(scripts: &[Script]) -> Vec<u8> {
+    let line = |script: &Script| {
+        let Script { path, name, version, build_number } = script;
+        format!("{path}\t{name}\t{version}\t{build_number}")
+    };
+    list(scripts.iter().map(line), '\n')
+}
+
 /// What is to be done, in the files that the script reads.
-fn lists(finishing: &Finishing, resolution: &Resolution) -> Vec<(String, Vec<u8>)> {
-    let script = |script: &Script| [&script.path, &script.name, &script.version].map(String::as_str).join("\t");
-    let scripts = finishing.scripts.iter().map(|each| format!("{}\t{}", script(each), each.build_number));
+fn lists(finishing: &Finishing, resolution: &Resolution) -> Vec<(&'static str, Vec<u8>)> {
     // A name with a line end in it would be two.
     let sources = finishing.sources.iter().filter(|path| !path.contains('\n'));
     let mut lists = vec![
         ("conda-remove", list(&finishing.remove, '\0')),
         ("conda-sources", list(sources, '\n')),
-        ("conda-scripts", list(scripts, '\n')),
+        ("conda-post-link", scripts(&finishing.scripts)),
         ("conda-requirements.txt", list(&resolution.pip, '\n')),
     ];
     if finishing.is_new {
@@ -244,7 +350,7 @@ fn lists(finishing: &Finishing, resolution: &Resolution) -> Vec<(String, Vec<u8>
     if finishing.activates {
         lists.push(("conda-activates", Vec::new()));
     }
-    lists.into_iter().map(|(name, text)| (name.to_owned(), text)).collect()
+    lists
 }
 
 /// Items that end in a character each.
