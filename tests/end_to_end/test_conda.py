@@ -65,6 +65,7 @@ def channels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lab.add("demo-early", "2.0", Contents({**said, "share/early/own": "own of 2\n"}))
     lab.add("demo-refusal", "1.0", Contents({"bin/.demo-refusal-pre-link.sh": "echo there is no room; exit 3\n"}))
     lab.add("demo-liar", "1.0", Contents({"conda-meta/python-3.11.2-0.json": "{}"}))
+    lab.add("demo-twelve", "1.0", depends=("python >=3.12",))
     lab.add("demo-clash", "1.0", depends=("demo-mod <2", "demo-tool >=2", "python >=3.14"))
     spoiled = next(directory.glob("lab/*/demo-spoiled-*"))
     spoiled.write_bytes(spoiled.read_bytes()[:-1] + b"x")
@@ -148,6 +149,13 @@ def test_versions_change_and_python_keeps_its_series(modal: Modal, channels: Pat
     assert (after["tool"], after["gone"], after["history"]) == ("tool 1.0", False, 3)
     assert after["records"] == ["demo-mod-1.0-0", "demo-tool-2.0-0"]
     assert after["python"] == before["python"] == "/opt/conda/bin/python3.11"
+    # Nor does what users hold with the file of conda.
+    pin = "base.run_commands(\"echo 'demo-mod 1.*  # not 2' > /opt/conda/conda-meta/pinned\")"
+    held = f'{pin}.micromamba_install("demo-tool=1", channels=["lab"])'
+    asked = f'{held}.micromamba_install("demo-mod=2", channels=["lab"])'
+    assert json.loads(build(modal, channels, held, body).stdout)["records"] == ["demo-mod-1.0-0", "demo-tool-1.0-0"]
+    result = build(modal, channels, asked, body, check=False)
+    assert "while the environment holds `demo-mod 1.*` and `python 3.11.*`:" in result.stderr, result.stderr
 
 
 def test_scripts_of_packages_run_before_they_come_and_go(modal: Modal, channels: Path) -> None:
@@ -385,6 +393,10 @@ def test_lists_of_addresses_and_locks_are_taken_as_they_are(modal: Modal, channe
         (
             'base.micromamba_install("demo-clash", channels=["lab"])',
             ["no set of packages", "demo-clash 1.0", "python >=3.14"],
+        ),
+        (
+            'base.micromamba_install("demo-twelve", channels=["lab", "conda-forge"])',
+            ["while the environment holds `python 3.11.*`:", "demo-twelve 1.0", "python >=3.12", "as `python=3.12`"],
         ),
         (
             'base.micromamba_install("demo-refusal", channels=["lab"])',

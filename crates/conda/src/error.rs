@@ -69,6 +69,14 @@ pub enum CondaError {
         /// The solver's own explanation.
         explanation: String,
     },
+    /// No set of packages fulfils all wishes, and one would if the environment held nothing.
+    #[error("no set of packages fulfils what is asked for while the environment holds {held}:\n{explanation}")]
+    Held {
+        /// What it holds.
+        held: String,
+        /// The solver's own explanation.
+        explanation: String,
+    },
     /// The solver was not done in time.
     #[error("the solver did not find a set of packages within {0} minutes")]
     TooLong(u64),
@@ -120,6 +128,10 @@ impl Hint for CondaError {
                 "look at the names in `channels`; `MODAL_CONDA_CHANNEL_ALIAS` says where names lead"
             }
             Self::Unsolvable { .. } => "ask for other versions, or add the channel that has them to `channels`",
+            Self::Held { .. } => {
+                "its Python keeps its series unless a step asks for another, as `python=3.12`; what else is held is in \
+                 `/opt/conda/conda-meta/pinned`"
+            }
             Self::TooLong(_) => "name versions of the packages that matter, so that there is less to try",
             Self::Record { .. } => "a step before this one has changed it: let it leave `/opt/conda/conda-meta` alone",
             Self::NoPython(_) => "start from `modal.Image.micromamba()`, or ask for `python` as well",

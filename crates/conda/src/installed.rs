@@ -33,6 +33,8 @@ pub struct Environment {
     pub packages: Vec<Installed>,
     /// What was done to it so far, as conda writes it down.
     pub(crate) history: String,
+    /// What its packages are held to, as users write it down in a file that conda and mamba read as well.
+    pub(crate) pinned: Vec<String>,
 }
 
 impl Environment {
@@ -55,7 +57,13 @@ pub fn installed(store: &Store, views: &Stack<StorePath>) -> Result<Environment,
         Ok(Installed { file_name, record: record.record, files: record.files })
     };
     let packages = found.records.into_iter().map(package).collect::<Result<_, CondaError>>()?;
-    Ok(Environment { packages, history: found.history })
+    Ok(Environment { packages, history: found.history, pinned: pinned(&found.pinned) })
+}
+
+/// The specifications in a file of them.
+fn pinned(text: &str) -> Vec<String> {
+    let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+    lines.filter(|line| !line.is_empty()).map(str::to_owned).collect()
 }
 
 #[derive(Deserialize)]
@@ -76,6 +84,7 @@ pub(crate) struct Found {
     /// Texts by name of the file.
     records: BTreeMap<String, String>,
     history: String,
+    pinned: String,
 }
 
 impl Job for ReadRecords {
@@ -84,7 +93,7 @@ impl Job for ReadRecords {
 
     fn run(self, context: &WorkerContext, _fds: Vec<OwnedFd>) -> Result<Found, JobError> {
         let mut layers = Layers::new(context.content(), &self.views);
-        let mut found = Found { records: BTreeMap::new(), history: String::new() };
+        let mut found = Found { records: BTreeMap::new(), history: String::new(), pinned: String::new() };
         let Directory::Present(directories) = layers.directory(&format!("{PREFIX}/{RECORDS}"))? else {
             return Ok(found);
         };
@@ -100,6 +109,8 @@ impl Job for ReadRecords {
                 }
                 if name == "history" {
                     found.history = read_text(&path)?;
+                } else if name == "pinned" {
+                    found.pinned = read_text(&path)?;
                 } else if name.strip_suffix(".json").is_some() {
                     found.records.insert(name, without_paths(read_text(&path)?));
                 }
@@ -118,5 +129,15 @@ fn without_paths(text: String) -> String {
             Value::Object(record).to_string()
         }
         _ => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_hold_packages() {
+        assert_eq!(pinned("# mine\n\n numpy 1.26.*  # not 2\nlibdemo=1\n"), ["numpy 1.26.*", "libdemo=1"]);
     }
 }

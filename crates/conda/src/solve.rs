@@ -95,7 +95,7 @@ pub fn resolve(
         tracing::info!(index = channel.shown(), packages = records.len(), "an index of a conda channel is read");
     }
     (workshop.progress)("solving", 0, 0);
-    let solve = |specs: &[MatchSpec]| solve(specs, installed, &available, system.packages(), workshop);
+    let solve = |specs: &[MatchSpec]| solve(specs, environment, &available, &system.packages(), workshop);
     let more: Vec<MatchSpec> = specs.iter().chain(&optional).cloned().collect();
     let is_offered = |spec: &MatchSpec| {
         available.iter().flatten().any(|record| spec.name.as_exact() == Some(&record.package_record.name))
@@ -105,7 +105,7 @@ pub fn resolve(
     } else {
         match solve(&more) {
             // What fails without them as well is said without them.
-            Err(CondaError::Unsolvable { .. }) => solve(&specs)?,
+            Err(CondaError::Unsolvable { .. } | CondaError::Held { .. }) => solve(&specs)?,
             solved => {
                 texts.extend(request.optional.iter().cloned());
                 specs = more;
@@ -229,31 +229,63 @@ fn channels(
 
 fn solve(
     specs: &[MatchSpec],
+    environment: &Environment,
+    available: &[Vec<RepoDataRecord>],
+    virtual_packages: &[GenericVirtualPackage],
+    workshop: &Workshop<'_>,
+) -> Result<SolverResult, CondaError> {
+    let held = held(specs, environment);
+    let solve = |held: &[String]| {
+        let held = held.iter().map(|text| parse(text)).collect::<Result<_, _>>()?;
+        solve_while(held, specs, &environment.packages, available, virtual_packages, workshop)
+    };
+    match solve(&held) {
+        Err(CondaError::Unsolvable { explanation }) if !held.is_empty() && solve(&[]).is_ok() => {
+            let held = held.iter().map(|text| format!("`{text}`")).collect::<Vec<_>>().join(" and ");
+            Err(CondaError::Held { held, explanation })
+        }
+        solved => solved,
+    }
+}
+
+/// Whether specifications name a package.
+fn is_named(specs: &[MatchSpec], name: &str) -> bool {
+    specs.iter().any(|spec| spec.name.as_exact().is_some_and(|own| own.as_normalized() == name))
+}
+
+/// What packages are held to, whatever needs them.
+fn held(specs: &[MatchSpec], environment: &Environment) -> Vec<String> {
+    let mut held = environment.pinned.clone();
+    // As with mamba: who does not ask for another Python keeps its series.
+    let series = python_of(environment.packages.iter().map(|package| &package.record.package_record))
+        .filter(|_| !is_named(specs, "python"))
+        .and_then(|(version, _)| series(&version));
+    held.extend(series.map(|series| format!("python {series}.*")));
+    held
+}
+
+/// Chooses packages while some are held to these specifications.
+fn solve_while(
+    held: Vec<MatchSpec>,
+    specs: &[MatchSpec],
     installed: &[Installed],
     available: &[Vec<RepoDataRecord>],
-    virtual_packages: Vec<GenericVirtualPackage>,
+    virtual_packages: &[GenericVirtualPackage],
     workshop: &Workshop<'_>,
 ) -> Result<SolverResult, CondaError> {
     let token = CancellationToken::new();
     let cancelled = token.clone();
     let _guard = workshop.cancel.on_cancel(move || cancelled.cancel());
-    let is_named =
-        |name: &str| specs.iter().any(|spec| spec.name.as_exact().is_some_and(|own| own.as_normalized() == name));
     // What is installed stays installed, in the version that it has if possible.
     let names = installed.iter().map(|package| package.record.package_record.name.as_normalized());
-    let kept = names.filter(|name| !is_named(name)).map(parse).collect::<Result<Vec<_>, _>>()?;
-    // As with mamba: who does not ask for another Python keeps its series.
-    let series = python_of(installed.iter().map(|package| &package.record.package_record))
-        .filter(|_| !is_named("python"))
-        .and_then(|(version, _)| series(&version));
-    let constraints = series.map(|series| parse(&format!("python {series}.*"))).transpose()?;
+    let kept = names.filter(|name| !is_named(specs, name)).map(parse).collect::<Result<Vec<_>, _>>()?;
     let task = SolverTask {
         available_packages: available.iter().map(RepoDataIter).collect::<Vec<_>>(),
         locked_packages: installed.iter().map(|package| &package.record).collect(),
         pinned_packages: Vec::new(),
-        virtual_packages,
+        virtual_packages: virtual_packages.to_vec(),
         specs: specs.iter().cloned().chain(kept).collect(),
-        constraints: constraints.into_iter().collect(),
+        constraints: held,
         timeout: Some(TIMEOUT),
         channel_priority: ChannelPriority::Flexible,
         exclude_newer: None,
