@@ -167,12 +167,15 @@ SHAPES: dict[str, str] = {
         HEALTHCHECK --interval=5s --timeout=1m30s --retries=2 CMD curl -f localhost
         ENTRYPOINT ["/usr/bin/env", "--"]
         CMD ["sh", "-c", "true"]
+        MAINTAINER  Some One's "name" $HOME <me@host.invalid>
     """,
     "settings are replaced": """
+        MAINTAINER first
         ENTRYPOINT ["/first"]
         CMD ["one"]
         HEALTHCHECK CMD true
         FROM base
+        MAINTAINER second
         CMD ["gone"]
         ENTRYPOINT exec $0
         HEALTHCHECK NONE
@@ -312,7 +315,7 @@ class Buildah:
         container = self("from", "--pull-never", "localhost/shape").strip()
         try:
             found = tree(self("mount", container).strip())
-            return found, json.loads(self("inspect", "--type", "image", "localhost/shape"))["Docker"]["config"]
+            return found, json.loads(self("inspect", "--type", "image", "localhost/shape"))["Docker"]
         finally:
             self("rm", container)
 
@@ -344,8 +347,9 @@ def buildah(base_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     buildah("rmi", "--all", "--force")
 
 
-def settings(config: dict) -> dict:
+def settings(image: dict) -> dict:
     """Docker's settings under our names."""
+    config = image["config"]
     environment = dict(pair.split("=", 1) for pair in config.get("Env") or [])
     names = {
         "user": config.get("User"),
@@ -357,6 +361,7 @@ def settings(config: dict) -> dict:
         "volumes": sorted(config.get("Volumes") or {}),
         "stop_signal": config.get("StopSignal"),
         "shell": config.get("Shell"),
+        "author": image.get("author"),
     }
     check = config.get("Healthcheck")
     if check:

@@ -39,6 +39,9 @@ pub struct RuntimeConfig {
     /// How to find out whether a container works.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<Healthcheck>,
+    /// Who made the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author: Option<String>,
 }
 
 /// How to find out whether a container works, as images record it. Nothing here runs it.
@@ -74,7 +77,7 @@ impl RuntimeConfig {
     /// Takes over what another one says.
     pub fn extend(&mut self, later: Self) {
         let Self { environment, working_directory, user, shell, entrypoint, command, .. } = later;
-        let Self { labels, exposed_ports, volumes, stop_signal, healthcheck, .. } = later;
+        let Self { labels, exposed_ports, volumes, stop_signal, healthcheck, author, .. } = later;
         self.environment.extend(environment);
         self.working_directory = working_directory.or_else(|| self.working_directory.take());
         self.user = user.or_else(|| self.user.take());
@@ -90,6 +93,7 @@ impl RuntimeConfig {
         self.volumes.extend(volumes);
         self.stop_signal = stop_signal.or_else(|| self.stop_signal.take());
         self.healthcheck = healthcheck.or_else(|| self.healthcheck.take());
+        self.author = author.or_else(|| self.author.take());
     }
 
     /// The part that the commands of later steps start with. The rest is about containers, and changes no step's result.
@@ -157,6 +161,7 @@ mod tests {
             volumes: ["/data".to_owned()].into(),
             stop_signal: Some("SIGINT".to_owned()),
             healthcheck: Some(Healthcheck { test: vec!["NONE".to_owned()], ..Healthcheck::default() }),
+            author: Some("me".to_owned()),
             ..RuntimeConfig::default()
         });
         assert_ne!(all, steps);

@@ -116,6 +116,8 @@ pub enum Action {
     Stopsignal(String),
     /// `HEALTHCHECK`; a command for the shell is one argument behind `CMD-SHELL`.
     Healthcheck(Healthcheck),
+    /// `MAINTAINER`.
+    Maintainer(String),
 }
 
 /// `RUN`.

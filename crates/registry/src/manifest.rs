@@ -151,6 +151,8 @@ pub(crate) struct Configuration {
     architecture: String,
     os: String,
     #[serde(default)]
+    author: Option<String>,
+    #[serde(default)]
     config: Option<Settings>,
     rootfs: RootFilesystem,
 }
@@ -230,6 +232,7 @@ impl Configuration {
                 start_interval: check.start_interval,
                 retries: check.retries,
             }),
+            author: filled(self.author),
         }
     }
 }

@@ -250,6 +250,7 @@ fn settings(config: &RuntimeConfig) -> Vec<(&'static str, String)> {
         ("ports", words(&config.exposed_ports.iter().cloned().collect::<Vec<_>>())),
         ("volumes", words(&config.volumes.iter().cloned().collect::<Vec<_>>())),
         ("stop signal", config.stop_signal.clone().unwrap_or_default()),
+        ("author", config.author.clone().unwrap_or_default()),
     ]
     .into_iter()
     .chain(labels)

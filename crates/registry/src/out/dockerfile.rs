@@ -90,6 +90,10 @@ fn settings(config: &RuntimeConfig) -> io::Result<String> {
     if let Some(check) = &config.healthcheck {
         say(healthcheck(check))?;
     }
+    if let Some(author) = &config.author {
+        // As it is: no quotes are taken away, and no variables replaced.
+        say(format!("MAINTAINER {author}"))?;
+    }
     Ok(text)
 }
 
@@ -169,6 +173,7 @@ mod tests {
                 retries: Some(2),
                 ..Healthcheck::default()
             }),
+            author: Some("Me 'n' $you <me@host.invalid>".to_owned()),
         };
         insta::assert_snapshot!(settings(&config).unwrap(), @r#"
         ENV A="a \"b\" \$C \\d"
@@ -182,7 +187,9 @@ mod tests {
         CMD ["serve"]
         STOPSIGNAL SIGINT
         HEALTHCHECK --interval=5s --timeout=1500000ns --retries=2 CMD test -f /ok
+        MAINTAINER Me 'n' $you <me@host.invalid>
         "#);
+        config.author = None;
         config.healthcheck = Some(Healthcheck { test: texts(&["NONE"]), ..Healthcheck::default() });
         assert!(settings(&config).unwrap().ends_with("HEALTHCHECK NONE\n"));
         config.environment.insert("B".to_owned(), "one\ntwo".to_owned());

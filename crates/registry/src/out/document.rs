@@ -42,7 +42,7 @@ pub(super) fn configuration(image: &Outgoing<'_>, archives: &[ArchiveRecord]) ->
         .iter()
         .map(|layer| json!({"created": time(image, layer.created), "created_by": layer.title, "comment": "lamina"}));
     let created = image.layers.iter().map(|layer| layer.created).max().unwrap_or_default();
-    Document::new(&json!({
+    let mut document = json!({
         "created": time(image, created),
         "architecture": platform.architecture,
         "os": platform.os,
@@ -52,7 +52,11 @@ pub(super) fn configuration(image: &Outgoing<'_>, archives: &[ArchiveRecord]) ->
             "diff_ids": archives.iter().map(|archive| format!("sha256:{}", archive.diff_id)).collect::<Vec<_>>(),
         },
         "history": history.collect::<Vec<_>>(),
-    }))
+    });
+    if let Some(author) = &image.config.author {
+        document["author"] = json!(author);
+    }
+    Document::new(&document)
 }
 
 /// An image's manifest.
@@ -176,9 +180,10 @@ mod tests {
                 retries: Some(2),
                 ..Healthcheck::default()
             }),
+            author: Some("Me <me@host.invalid>".to_owned()),
         };
         let written = json!({
-            "architecture": platform.architecture, "os": platform.os, "config": settings(&config),
+            "architecture": platform.architecture, "os": platform.os, "author": config.author, "config": settings(&config),
             "rootfs": {"type": "layers", "diff_ids": []},
         });
         let read = Configuration::parse(written.to_string().as_bytes()).unwrap();

@@ -423,9 +423,7 @@ impl<'a> Lowering<'a> {
                 let test = shell(&command, "CMD");
                 Action::Healthcheck(Healthcheck { test, interval, timeout, start_period, start_interval, retries })
             }
-            Word::Maintainer(name) => {
-                Action::Label(vec![("maintainer".to_owned(), format!("'{}'", name.replace('\'', "'\"'\"'")))])
-            }
+            Word::Maintainer(name) => Action::Maintainer(name),
             Word::From { .. } => return Vec::new(),
         }]
     }

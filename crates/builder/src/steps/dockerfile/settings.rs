@@ -92,6 +92,7 @@ pub(super) fn apply(step: &DockerfileStep, state: &mut State) -> Result<(), Buil
             state.config.stop_signal = Some(signal);
         }
         Action::Healthcheck(check) => state.config.healthcheck = Some(Healthcheck::clone(check)),
+        Action::Maintainer(author) => state.config.author = Some(author.clone()),
         Action::Run(_) | Action::Copy(_) | Action::Workdir(_) => return Err(mistake(step, "it makes a layer")),
     }
     Ok(())
