@@ -79,6 +79,18 @@ impl BuildError {
         Self::Failed(Arc::new(error))
     }
 
+    /// The same of a line of a Dockerfile, which it names.
+    pub(crate) fn on_line(self, place: &DockerfilePlace) -> Self {
+        let on_line = |error| Arc::new(OnLine { place: place.clone(), error });
+        match self {
+            Self::FileNotFound(message) => Self::FileNotFound(place.message(&message)),
+            Self::NotADirectory(message) => Self::NotADirectory(place.message(&message)),
+            Self::Invalid(error) => Self::Invalid(on_line(error)),
+            Self::Failed(error) => Self::Failed(on_line(error)),
+            other => other,
+        }
+    }
+
     /// A step that cannot be done as declared.
     pub(crate) fn invalid(error: impl Hint + Send + Sync + 'static) -> Self {
         Self::Invalid(Arc::new(error))
@@ -132,6 +144,20 @@ impl From<StoreError> for BuildError {
 impl From<Cancelled> for BuildError {
     fn from(_: Cancelled) -> Self {
         Self::Cancelled
+    }
+}
+
+/// An error of a line of a Dockerfile.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", place.message(&causes(&**error)))]
+struct OnLine {
+    place: DockerfilePlace,
+    error: Arc<dyn Hint + Send + Sync>,
+}
+
+impl Hint for OnLine {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        self.error.hint()
     }
 }
 

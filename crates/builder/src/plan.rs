@@ -115,7 +115,11 @@ pub(crate) fn describe(
     if !node.gpu.is_empty() {
         material.add_exact("gpu", node.gpu.iter().map(ToString::to_string).collect::<Vec<_>>());
     }
-    let recipe = kind.plan(&Planning { parent, local }, &mut material)?;
+    let recipe = kind.plan(&Planning { parent, local }, &mut material);
+    let recipe = recipe.map_err(|error| match &node.place {
+        Some(place) => error.on_line(place),
+        None => error,
+    })?;
     Ok((material, recipe))
 }
 

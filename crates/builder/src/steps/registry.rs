@@ -13,7 +13,7 @@ use lamina_registry::{
     Arrival, Image, LocalImage, Login, MALFORMED, OpenImage, Part, Pieces, Provider, Reference, Registry,
     RegistryError, unpack, unpack_pieces,
 };
-use lamina_store::{CommitRules, Committed, LayerRecord, Store, StoreError, Work};
+use lamina_store::{CommitRules, Committed, ImageName, LayerRecord, NamedImage, Store, StoreError, Work};
 
 use super::look::look_at;
 use super::python::described;
@@ -57,12 +57,57 @@ impl Recipe for Pull {
         let workshop = &context.workshop;
         let login = login(&self, context.node, workshop.fetch)?;
         (workshop.progress)(&format!("asking {}", self.reference.registry), 0, 0);
-        let (registry, image) = Registry::find(&self.reference, login.as_ref(), workshop.fetch).map_err(failed)?;
+        let found = Registry::find(&self.reference, login.as_ref(), workshop.fetch);
+        let (registry, image) = found.map_err(|error| match self.meant(workshop.store) {
+            Some(meant) if !matches!(error, RegistryError::Fetch(FetchError::Cancelled(_))) => {
+                StepError::of(Meant { error, hint: meant_hint(&meant, context.node.place.is_some()) })
+            }
+            _ => failed(error),
+        })?;
         // What cannot be logged is no reason to fail.
         let digest = image.digest.as_deref().unwrap_or_default();
         let _ = writeln!(log, "{} is sha256:{digest}, {} layers", self.reference, image.layers.len());
         made(context, &Origin::Registry(&registry, &self.reference), image, log)
     }
+}
+
+impl Pull {
+    /// The published image that has this name, if there is one: a plain name never means it.
+    fn meant(&self, store: &Store) -> Option<ImageName> {
+        let Reference { registry, repository, .. } = &self.reference;
+        let name = repository.strip_prefix("library/").filter(|_| registry == "docker.io")?;
+        let tag = self.reference.tag.as_deref()?;
+        let names = store.image_names().ok()?;
+        let is_meant = |named: &NamedImage| named.name.name == name && named.name.tag == tag;
+        names.into_iter().find(is_meant).map(|named| named.name)
+    }
+}
+
+/// A name of no registry, but of an image here.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+struct Meant {
+    #[source]
+    error: RegistryError,
+    hint: String,
+}
+
+impl Hint for Meant {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        Some(Cow::Borrowed(&self.hint))
+    }
+}
+
+/// How a published image is named.
+fn meant_hint(name: &ImageName, in_dockerfile: bool) -> String {
+    let ImageName { environment, name: plain, tag } = name;
+    let write = if in_dockerfile {
+        let environment = if environment == "main" { String::new() } else { format!("{environment}/") };
+        format!("`localhost/{environment}{plain}:{tag}`")
+    } else {
+        format!("`modal.Image.from_name(\"{plain}:{tag}\")`")
+    };
+    format!("if you mean the image that was published as `{name}`, write {write}")
 }
 
 /// An image that this machine has.
