@@ -290,6 +290,10 @@ impl Reader<'_> {
         for flag in &self.flags {
             let (name, value) = flag.split_once('=').unwrap_or((flag, ""));
             let time = || match duration(value) {
+                Some(0) => Ok(None),
+                Some(time) if time < 1_000_000 => {
+                    self.error(format!("`--{name}={value}` is less than a millisecond, which is the least"))
+                }
                 Some(time) => Ok(Some(time)),
                 None => self.error(format!("`--{name}={value}` is no time: write for example `--{name}=30s`")),
             };
@@ -299,7 +303,7 @@ impl Reader<'_> {
                 "start-period" => health.start_period = time()?,
                 "start-interval" => health.start_interval = time()?,
                 "retries" => match value.parse() {
-                    Ok(count) => health.retries = Some(count),
+                    Ok(count) => health.retries = Some(count).filter(|count| *count > 0),
                     Err(_) => return self.error(format!("`--retries={value}` is no number")),
                 },
                 _ => return self.error(format!("`HEALTHCHECK` does not take `--{name}`")),
@@ -377,7 +381,7 @@ EXPOSE 80 90/udp
 VOLUME /a /b
 VOLUME ["/c d"]
 STOPSIGNAL SIGINT
-HEALTHCHECK --interval=1m30s --retries=3 CMD curl x
+HEALTHCHECK --interval=1m30s --timeout=0s --retries=3 CMD curl x
 HEALTHCHECK none
 MAINTAINER somebody
 "#;
@@ -418,6 +422,7 @@ MAINTAINER somebody
             "ONBUILD RUN x",
             "HEALTHCHECK x",
             "HEALTHCHECK --interval=soon CMD x",
+            "HEALTHCHECK --timeout=100us CMD x",
             "&& make",
         ]
         .iter()

@@ -1,6 +1,7 @@
 //! Instructions that make no layer.
 
 use lamina_dockerfile::Command;
+use lamina_ground::DEFAULT_PATH;
 use lamina_image::{Action, DockerfileStep, Healthcheck};
 
 use super::{expand, expand_each, expand_one, mistake};
@@ -10,7 +11,12 @@ use crate::state::{Stage, State};
 /// Changes what later instructions and containers start from.
 pub(super) fn apply(step: &DockerfileStep, state: &mut State) -> Result<(), BuildError> {
     match &step.action {
-        Action::Stage => state.stage = Stage::default(),
+        Action::Stage => {
+            state.stage = Stage::default();
+            // `$PATH` is something in every Dockerfile.
+            let path = state.config.environment.entry("PATH".to_owned());
+            path.or_insert_with(|| DEFAULT_PATH.to_owned());
+        }
         Action::Inherit => {
             let environment = &state.config.environment;
             state.stage.arguments.retain(|name, _| !environment.contains_key(name));
