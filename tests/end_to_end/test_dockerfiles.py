@@ -79,7 +79,6 @@ def test_arguments_hide_variables_and_reach_stages_that_begin_on_theirs(modal: M
         "FROM 1",
         "ARG PLAIN=other",
         "RUN echo $PLAIN > /third",
-        "MAINTAINER Nobody's",
         "HEALTHCHECK --interval=1.5s CMD true",
     )
     shown = output(
@@ -199,6 +198,49 @@ def test_commands_have_shells_users_documents_and_mounts(context: Modal) -> None
     assert shown == (
         "2\nexec /bin/sh\n1234 1234 1 /home/app\ntext $A\npython\n1\n21\n21\nx\nx\ndeep\nlo\n/mnt:\n\n/new:\nfile\n\n/tmp:\nuser\n"
     )
+
+
+def test_caches_begin_as_copies(modal: Modal) -> None:
+    cache = f"RUN --mount=type=cache,id={modal.directory.name}"
+    lines = (
+        "RUN mkdir -p /d/sub && echo one > /d/f && chown -R 5:6 /d && chmod 750 /d && ln -s d /link",
+        "FROM 0",
+        f"{cache},from=0,source=/link,target=/c stat -c '%a %u:%g' /c /c/f > /seen && cat /c/f >> /seen "
+        "&& echo two >> /c/f && rmdir /c/sub",
+        f"{cache},from=0,source=link/,target=/c,sharing=locked cat /c/f >> /seen && ls /c >> /seen",
+        f"{cache},from=0,source=/link/f,target=/file cat /file >> /seen",
+        f"{cache},target=/c ls /c | wc -l >> /seen && mkdir -p /c/a/b && touch /c/a/b/x",
+        f"{cache},target=/c,source=a/b ls /c >> /seen",
+        f"{cache},target=/c,uid=7,mode=0700 stat -c '%a %u:%g' /c >> /seen && ls /c >> /seen",
+        f"{cache},target=/c --mount=from=0,source=/d,target=/c/in cat /c/in/f >> /seen",
+        f"{cache},target=/c,from=scratch ls /c >> /seen",
+    )
+    assert output(modal, "cat /seen", *lines).split() == [
+        *("750", "5:6", "644", "5:6", "one"),
+        *("one", "two", "f"),
+        *("one", "0", "x"),
+        *("700", "7:0", "one", "a", "in"),
+    ]
+
+
+def test_files_of_secrets_have_owners_and_modes(modal: Modal) -> None:
+    lines = (
+        "RUN useradd -u 1234 app && mkdir /real && ln -s real /link && touch /there",
+        "RUN --mount=type=secret,id=TOKEN --mount=type=secret,id=TOKEN,target=/link/key,uid=1234,gid=7,mode=0640 "
+        "--mount=type=secret,id=TOKEN,target=/there,mode=444 "
+        "stat -c '%F %a %u:%g' /run/secrets/TOKEN /real/key /there > /seen; (echo x > /there) 2> /dev/null || echo no >> /seen",
+        "USER app",
+        "RUN --mount=type=secret,id=TOKEN,target=/key,uid=1234 --mount=type=secret,id=TOKEN wc -c < /key > /tmp/own && "
+        "! cat /run/secrets/TOKEN",
+        "RUN --mount=type=secret,id=NONE ls /run/secrets /link >> /tmp/own; ls -s /there >> /tmp/own",
+    )
+    secret = ', secrets=[modal.Secret.from_dict({"TOKEN": "correct-horse-battery"})]'
+    shown = output(modal, "cat /seen /tmp/own; ls -d /key /run/secrets", *lines, options=secret)
+    files = "regular file 400 0:0\nregular file 640 1234:7\nregular file 444 0:0\nno\n"
+    assert shown == files + "21\n/link:\n0 /there\n"
+    program(modal, "true", "RUN --mount=type=secret,id=TOKEN,uid=4000000000 true", options=secret)
+    result = modal("run", "app.py", check=False)
+    assert "dockerfile_commands:1: `4000000000:0` is not among the " in result.stderr
 
 
 def test_files_are_given_beside_the_context(context: Modal) -> None:
@@ -323,7 +365,9 @@ def test_a_dockerfile_is_read_with_its_ignore_file(context: Modal) -> None:
         ("FROM localhost/none:v1", ["Dockerfile:1: there is no image of the name `none:v1` in the environment `main`"]),
         ("FROM scratch\nCOPY --from=localhost/none / /", ["Dockerfile:2: there is no image of the name `none:latest`"]),
         ("FROM scratch\nRUN --device=nvidia.com/gpu=all x", ["pass `gpu=` to the method", "Dockerfile:2"]),
-        ("FROM scratch\nCOPY --from=scratch / /x", ["`scratch` has no files", "Dockerfile:2"]),
+        ("FROM scratch\nCOPY --from=scratch /a /x", ["`/a` is not there", "Dockerfile:2"]),
+        ("FROM oci:none", ["Dockerfile:1: ", "1 | FROM oci:none"]),
+        ("FROM scratch\nCOPY --from=oci-archive:none.tar /a /x", ["Dockerfile:2: ", "none.tar"]),
         ("FROM scratch AS one\nCOPY --from=one /x /", ["`one` does not end above", "Dockerfile:2"]),
         ("FROM scratch\nCOPY --from=1 /x /\nFROM scratch\nFROM 0", ["`1` does not end above", "Dockerfile:2"]),
         ("FROM scratch\nLABEL a=" + "${A:-" * 20_000 + "}" * 20_000, ["substitutions stand in one another"]),

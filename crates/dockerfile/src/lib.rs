@@ -13,7 +13,7 @@ mod parse;
 mod words;
 
 pub use instruction::{Argument, Command, Document, Health, Instruction, Kind, Options, Transfer};
-pub use options::{Bind, Cache, MountError, RunMount, Secret, Sharing, Tmpfs, duration};
+pub use options::{Bind, Cache, Made, MountError, RunMount, Secret, Sharing, Tmpfs, duration};
 pub use words::{WordError, Words};
 
 /// A Dockerfile, or some lines of one.

@@ -1,5 +1,7 @@
 //! `--mount` of `RUN`, and times.
 
+use serde::{Deserialize, Serialize};
+
 /// What a command sees beside the image while it runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RunMount {
@@ -16,20 +18,31 @@ pub enum RunMount {
 /// `type=cache`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cache {
-    /// Its name: caches of the same name are one.
+    /// Its name: caches of the same name that begin alike are one.
     pub id: String,
     /// Where it is.
     pub target: String,
+    /// The stage or image that it begins as a copy of; none is an empty directory.
+    pub from: Option<String>,
+    /// The part of it that is shown.
+    pub source: Option<String>,
     /// How commands share it.
     pub sharing: Sharing,
     /// Whether it cannot be written to.
     pub read_only: bool,
-    /// The mode of a new one.
-    pub mode: u32,
-    /// The owner of a new one.
+    /// Owner and mode of a new one, where any of them is given.
+    pub made: Option<Made>,
+}
+
+/// Owner and mode of something new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    /// The owner.
     pub uid: u32,
-    /// The group of a new one.
+    /// The group.
     pub gid: u32,
+    /// The mode.
+    pub mode: u32,
 }
 
 /// How commands that run at the same time share a cache.
@@ -54,12 +67,8 @@ pub struct Secret {
     pub variable: Option<String>,
     /// Whether the command cannot run without it.
     pub required: bool,
-    /// The mode of the file.
-    pub mode: u32,
-    /// The owner of the file.
-    pub uid: u32,
-    /// The group of the file.
-    pub gid: u32,
+    /// Owner and mode of the file.
+    pub made: Made,
 }
 
 /// `type=bind`.
@@ -101,58 +110,27 @@ impl RunMount {
     /// When it names no kind of mount, or an option that this kind has not.
     pub fn parse(text: &str) -> Result<Self, MountError> {
         let wrong = |message: String| MountError { mount: text.to_owned(), message };
-        let fields: Vec<(String, Option<String>)> = split(text)
-            .into_iter()
-            .map(|field| match field.split_once('=') {
-                Some((name, value)) => (name.to_ascii_lowercase(), Some(value.to_owned())),
-                None => (field.to_ascii_lowercase(), None),
-            })
-            .collect();
-        let known: &[&str] = match fields
-            .iter()
-            .find(|(name, _)| name == "type")
-            .and_then(|(_, value)| value.as_deref())
-        {
-            None | Some("bind") => &["type", "target", "source", "from", "ro", "rw"],
-            Some("cache") => &["type", "id", "target", "ro", "rw", "sharing", "from", "source", "mode", "uid", "gid"],
-            Some("tmpfs") => &["type", "target", "size"],
-            Some("secret") => &["type", "id", "target", "env", "required", "mode", "uid", "gid"],
+        let mut fields = Fields::read(text)?;
+        let kind = fields.text("type").map(|kind| kind.to_ascii_lowercase());
+        let known: &[&str] = match kind.as_deref() {
+            None | Some("bind") => &["target", "source", "from", "ro", "rw", "id"],
+            Some("cache") => &["id", "target", "ro", "rw", "sharing", "from", "source", "mode", "uid", "gid"],
+            Some("tmpfs") => &["target", "size", "ro", "rw", "id"],
+            Some("secret") => &["id", "source", "target", "env", "required", "mode", "uid", "gid", "ro", "rw"],
             Some("ssh") => return Err(wrong("agents are not supported: use `type=secret`".to_owned())),
             Some(other) => {
                 return Err(wrong(format!("`{other}` is no kind of mount: there are bind, cache, secret and tmpfs")));
             }
         };
-        let mut fields: Vec<_> =
-            fields.into_iter().map(|(name, value)| (usual_name(&name).to_owned(), value)).collect();
-        if let Some((name, _)) = fields.iter().find(|(name, _)| !known.contains(&&**name)) {
-            return Err(wrong(format!("it has no option `{name}`")));
-        }
-        let mut take = |name: &str| {
-            let at = fields.iter().rposition(|(field, _)| field == name)?;
-            Some(fields.swap_remove(at).1)
-        };
-        let kind = take("type").flatten();
-        let answer = |name: &str, given: Option<Option<String>>| match given.as_ref().map(|value| value.as_deref()) {
-            None | Some(Some("false" | "0")) => Ok(false),
-            Some(None | Some("true" | "1")) => Ok(true),
-            Some(Some(value)) => Err(wrong(format!("`{name}={value}` is neither true nor false"))),
-        };
-        let number = |name: &str, given: Option<Option<String>>, usual: u32, radix: u32| match given.flatten() {
-            None => Ok(usual),
-            Some(value) => {
-                u32::from_str_radix(&value, radix).map_err(|_| wrong(format!("`{name}={value}` is no number")))
-            }
-        };
-        let target = take("target").flatten().filter(|target| !target.is_empty());
+        fields.check(known)?;
+        let target = fields.text("target");
         let needed = |target: Option<String>| target.ok_or_else(|| wrong("it needs a `target=`".to_owned()));
+        let source = fields.text("source");
+        let read_only = fields.is_read_only()?;
         Ok(match kind.as_deref() {
             Some("cache") => {
                 let target = needed(target)?;
-                if let Some(Some(from)) = take("from") {
-                    return Err(wrong(format!("a cache that begins as a copy (`from={from}`) is not supported")));
-                }
-                take("source");
-                let sharing = match take("sharing").flatten().as_deref() {
+                let sharing = match fields.text("sharing").map(|sharing| sharing.to_ascii_lowercase()).as_deref() {
                     None | Some("shared") => Sharing::Shared,
                     Some("locked") => Sharing::Locked,
                     Some("private") => Sharing::Private,
@@ -160,39 +138,164 @@ impl RunMount {
                         return Err(wrong(format!("`sharing={other}` is none of shared, locked and private")));
                     }
                 };
-                let id = take("id").flatten().filter(|id| !id.is_empty()).unwrap_or_else(|| target.clone());
-                let read_only = answer("ro", take("ro"))?;
-                let mode = number("mode", take("mode"), 0o755, 8)?;
-                let (uid, gid) = (number("uid", take("uid"), 0, 10)?, number("gid", take("gid"), 0, 10)?);
-                Self::Cache(Cache { id, target, sharing, read_only, mode, uid, gid })
+                let id = fields.text("id").unwrap_or_else(|| clean(&target));
+                let source = source.filter(|source| clean(&format!("/{source}")) != "/");
+                let from = fields.text("from");
+                // Of what it begins as a part of, all is as it is there.
+                let made = fields.made(0o755)?.filter(|_| source.is_none());
+                Self::Cache(Cache { id, target, from, source, sharing, read_only: read_only == Some(true), made })
             }
             Some("tmpfs") => {
-                let size = match take("size").flatten() {
+                let size = match fields.text("size") {
                     None => None,
                     Some(size) => Some(bytes(&size).ok_or_else(|| wrong(format!("`size={size}` is no size")))?),
                 };
                 Self::Tmpfs(Tmpfs { target: needed(target)?, size })
             }
             Some("secret") => {
-                let variable = take("env").flatten().filter(|name| !name.is_empty());
-                let id = take("id").flatten().or_else(|| target.as_ref().map(|target| last(target).to_owned()));
+                let id = match (source, fields.text("id")) {
+                    (Some(_), Some(_)) => return Err(wrong("`source` and `id` are the same: remove one".to_owned())),
+                    (source, id) => source.or(id),
+                };
+                let id = id.or_else(|| target.as_ref().map(|target| last(target).to_owned()));
                 let id = id.ok_or_else(|| wrong("it needs an `id=`".to_owned()))?;
-                let file = || format!("/run/secrets/{id}");
+                // A variable without a name has that of the secret.
+                let variable = fields.take("env").map(|name| if name.is_empty() { id.clone() } else { name });
+                let file = || format!("/run/secrets/{}", last(&id));
                 let target = target.or_else(|| variable.is_none().then(file));
-                let required = answer("required", take("required"))?;
-                let mode = number("mode", take("mode"), 0o400, 8)?;
-                let (uid, gid) = (number("uid", take("uid"), 0, 10)?, number("gid", take("gid"), 0, 10)?);
-                Self::Secret(Secret { id, target, variable, required, mode, uid, gid })
+                let required = fields.answer("required")?.unwrap_or(false);
+                let made = fields.made(0o400)?.unwrap_or(Made { uid: 0, gid: 0, mode: 0o400 });
+                Self::Secret(Secret { id, target, variable, required, made })
             }
             _ => {
-                let source = take("source").flatten().filter(|source| !source.is_empty());
-                let from = take("from").flatten().filter(|from| !from.is_empty());
-                let writable = answer("rw", take("rw"))?;
+                let from = fields.text("from");
                 let source = source.unwrap_or_else(|| "/".to_owned());
-                Self::Bind(Bind { from, source, target: needed(target)?, writable })
+                Self::Bind(Bind { from, source, target: needed(target)?, writable: read_only == Some(false) })
             }
         })
     }
+
+    /// The stage or image that a mount is from, of which no variables are replaced: which it is has to be known before they are.
+    ///
+    /// # Errors
+    /// When there is a variable in its name.
+    pub fn named_source(text: &str) -> Result<Option<String>, MountError> {
+        let mut fields = Fields::read(text)?;
+        let from = fields.text("from");
+        match from.as_deref().and_then(|from| from.find('$').filter(|at| at + 1 < from.len())) {
+            Some(_) => {
+                Err(fields.wrong("`from` takes no variables: name a stage `FROM … AS name`, and that here".to_owned()))
+            }
+            None => Ok(from),
+        }
+    }
+
+    /// The stage or image that it is from.
+    #[must_use]
+    pub fn from(&self) -> Option<&str> {
+        match self {
+            Self::Bind(Bind { from, .. }) | Self::Cache(Cache { from, .. }) => from.as_deref(),
+            Self::Secret(_) | Self::Tmpfs(_) => None,
+        }
+    }
+}
+
+/// The options of a mount that are not read yet: of one that is given twice, the last counts.
+struct Fields<'a> {
+    text: &'a str,
+    fields: Vec<(String, String)>,
+}
+
+impl<'a> Fields<'a> {
+    fn read(text: &'a str) -> Result<Self, MountError> {
+        let mut fields = Self { text, fields: Vec::new() };
+        for field in split(text) {
+            let (name, value) = field.split_once('=').map_or((&*field, None), |(name, value)| (name, Some(value)));
+            let name = usual_name(&name.to_ascii_lowercase()).to_owned();
+            let value = match value {
+                Some(value) => value.to_owned(),
+                None if matches!(&*name, "ro" | "rw" | "required") => "true".to_owned(),
+                None => return Err(fields.wrong(format!("`{name}` needs a value: write `{name}=…`"))),
+            };
+            fields.fields.push((name, value));
+        }
+        Ok(fields)
+    }
+
+    fn wrong(&self, message: String) -> MountError {
+        MountError { mount: self.text.to_owned(), message }
+    }
+
+    fn check(&self, known: &[&str]) -> Result<(), MountError> {
+        match self.fields.iter().find(|(name, _)| !known.contains(&&**name)) {
+            Some((name, _)) => Err(self.wrong(format!("it has no option `{name}`"))),
+            None => Ok(()),
+        }
+    }
+
+    /// The value of the last option of this name; none of its name is left.
+    fn take(&mut self, name: &str) -> Option<String> {
+        let given = self.fields.iter().rfind(|(field, _)| field == name).map(|(_, value)| value.clone());
+        self.fields.retain(|(field, _)| field != name);
+        given
+    }
+
+    /// The same, unless it is empty.
+    fn text(&mut self, name: &str) -> Option<String> {
+        self.take(name).filter(|value| !value.is_empty())
+    }
+
+    fn answer(&mut self, name: &str) -> Result<Option<bool>, MountError> {
+        let Some(value) = self.take(name) else { return Ok(None) };
+        let answer = truth(&value).map(Some);
+        answer.ok_or_else(|| self.wrong(format!("`{name}={value}` is neither true nor false")))
+    }
+
+    /// What `ro` or `rw` says, whichever is last.
+    fn is_read_only(&mut self) -> Result<Option<bool>, MountError> {
+        let is_rw_last =
+            self.fields.iter().rfind(|(name, _)| name == "ro" || name == "rw").is_some_and(|(name, _)| name == "rw");
+        let (ro, rw) = (self.answer("ro")?, self.answer("rw")?.map(|writable| !writable));
+        Ok(if is_rw_last { rw } else { ro })
+    }
+
+    fn number(&mut self, name: &str, radix: u32) -> Result<Option<u32>, MountError> {
+        let Some(value) = self.take(name) else { return Ok(None) };
+        let number = u32::from_str_radix(&value, radix).ok();
+        number.map(Some).ok_or_else(|| self.wrong(format!("`{name}={value}` is no number")))
+    }
+
+    /// Owner and mode, if any of them is given.
+    fn made(&mut self, usual: u32) -> Result<Option<Made>, MountError> {
+        let (uid, gid, mode) = (self.number("uid", 10)?, self.number("gid", 10)?, self.number("mode", 8)?);
+        let is_given = uid.is_some() || gid.is_some() || mode.is_some();
+        let made = Made { uid: uid.unwrap_or(0), gid: gid.unwrap_or(0), mode: mode.unwrap_or(usual) & 0o7777 };
+        Ok(is_given.then_some(made))
+    }
+}
+
+/// What a word for true or false means to `BuildKit`.
+pub(crate) fn truth(word: &str) -> Option<bool> {
+    match word {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// A path without what changes nothing.
+fn clean(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if parts.last().is_some_and(|last| *last != "..") => drop(parts.pop()),
+            ".." if path.starts_with('/') => {}
+            part => parts.push(part),
+        }
+    }
+    let root = if path.starts_with('/') { "/" } else { "" };
+    format!("{root}{}", parts.join("/"))
 }
 
 /// The name that an option goes by here.
@@ -285,10 +388,19 @@ mod tests {
         let mounts: Vec<String> = [
             "type=cache,target=/c",
             "type=cache,id=x,dst=/c,sharing=locked,readonly,mode=0700,uid=1,gid=2",
+            "type=CACHE,target=/c/../d/,from=seed,src=/a/,uid=1,ro=false",
+            "type=cache,target=c/,source=.,gid=7",
             "type=secret,id=TOKEN",
             "type=secret,target=/a/key,required=true",
             "type=secret,id=TOKEN,env=T",
+            "type=secret,id=a/TOKEN,env=,uid=7",
+            "type=secret,source=a/TOKEN,mode=0440",
+            "type=secret,source=a,id=b",
             "target=/src",
+            "target=/src,ro=false",
+            "target=/src,ro,rw=False,rw=T",
+            "target=/src,rw=maybe",
+            "target",
             "type=bind,from=build,\"source=/a,b\",target=/src,rw",
             "type=tmpfs,target=/t,size=64m",
             "type=ssh",

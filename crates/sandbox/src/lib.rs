@@ -49,4 +49,4 @@ pub use helpers::Helpers;
 pub use idmap::{IdMap, IdRange, more_ids_hint, subordinate_ids_hint};
 pub use resources::Resource;
 pub use signal::Signal;
-pub use spec::{InjectedFile, Limits, Mount, Network, SandboxSpec, TerminalSize, TerminalSpec, Upper};
+pub use spec::{InjectedFile, Limits, Mount, MountedFile, Network, SandboxSpec, TerminalSize, TerminalSpec, Upper};

@@ -124,6 +124,8 @@ pub enum Mount {
         /// Where it is.
         target: String,
     },
+    /// A file in memory, which cannot be written to.
+    File(MountedFile),
     /// An empty directory in memory.
     Tmpfs {
         /// Where it appears inside.
@@ -133,6 +135,28 @@ pub enum Mount {
         /// Most bytes that it may take.
         limit_bytes: u64,
     },
+}
+
+/// A read-only file in memory, at its place in the image.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountedFile {
+    /// Where it appears inside.
+    pub target: String,
+    /// What it holds.
+    pub contents: Vec<u8>,
+    /// The permission bits, for example `0o400`.
+    pub mode: u32,
+    /// The owner, one of the ids that the sandbox has.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+}
+
+impl std::fmt::Debug for MountedFile {
+    /// Leaves the contents out: they may be a secret.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("MountedFile").field("target", &self.target).finish_non_exhaustive()
+    }
 }
 
 /// A read-only file under `/dev/lamina`, in memory only.

@@ -222,6 +222,11 @@ impl Layout {
     }
 }
 
+/// What the names of caches begin with that begin as a copy.
+pub(crate) const SEEDED: &str = "seeded-";
+/// Where the copy is in such a cache, and in the layer that it is a copy of.
+pub(crate) const BEGINNING: &str = "beginning";
+
 /// Where a step's writes to a cache go: the upper and the work directory of an overlay.
 pub(crate) fn cache_upper_paths(work_id: &str, cache: &str) -> (StorePath, StorePath) {
     let directory = format!("work/{work_id}/cache-{cache}");

@@ -141,6 +141,13 @@ pub(crate) enum Request {
         /// The cache's name.
         cache: String,
     },
+    /// Lets a cache begin as a copy of what a layer has, unless it has begun. Answers whether it has.
+    BeginCache {
+        /// The cache's name.
+        cache: String,
+        /// The layer; without one nothing is copied.
+        layer: Option<Digest>,
+    },
     /// Moves new files of a cache upper into the cache. Answers [`Harvest`].
     Harvest {
         /// The work's name.

@@ -2,20 +2,23 @@
 
 use std::os::fd::OwnedFd;
 
+use lamina_ground::Subject;
 use lamina_system::{self as system, attribute};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, chmodat, mkdirat, openat, symlinkat};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, mkdirat, openat, symlinkat};
 use rustix::io::Errno;
 
 use super::image::{Image, attach_at};
-use crate::SandboxSpec;
 use crate::failure::{During, Failure};
 use crate::tiny_root::{FILES, attach, clone_tree, memory_filesystem};
+use crate::{MountedFile, SandboxSpec};
 
 /// Where the files of a sandbox appear.
 const DIRECTORY: &str = "lamina";
 
 /// How much may be written to the files that can be changed, beside what they hold at first.
 const ROOM: usize = 1 << 20;
+/// What a file is called in memory of its own.
+const OWN_NAME: &str = "file";
 /// The address of a host name that has none, as Debian has it.
 const OWN_ADDRESS: &str = "127.0.1.1";
 
@@ -55,6 +58,24 @@ pub(super) fn inject(image: &mut Image, spec: &SandboxSpec) -> Result<(), Failur
         bind(DIRECTORY, &place, attribute::READ_ONLY)?;
     }
     Ok(())
+}
+
+/// Shows a file at its place. It has memory of its own, which nothing else leads to.
+pub(super) fn mount(image: &mut Image, file: &MountedFile) -> Result<(), Failure> {
+    let MountedFile { target, contents, mode, uid, gid } = file;
+    let memory = memory_filesystem(&[("mode", "700"), ("size", &(contents.len() + ROOM).to_string())])?;
+    attach(&memory, FILES)?;
+    write_file(&memory, OWN_NAME, contents, 0o600)?;
+    let owner = (Some(Uid::from_raw(*uid)), Some(Gid::from_raw(*gid)));
+    chownat(&memory, OWN_NAME, owner.0, owner.1, AtFlags::empty()).during("change the owner of", target)?;
+    // A change of owner takes set-id bits away.
+    chmodat(&memory, OWN_NAME, Mode::from_raw_mode(*mode), AtFlags::empty()).during("set the mode of", target)?;
+    let place = image.ensure_file(target)?;
+    let status = rustix::fs::statat(&place, "", AtFlags::EMPTY_PATH).during("look at", target)?;
+    if FileType::from_raw_mode(status.st_mode).is_dir() {
+        return Err(Failure::setup("mount a file over", target, Errno::ISDIR).on(Subject::Image));
+    }
+    bind(OWN_NAME, &place, attribute::READ_ONLY)
 }
 
 /// The known hosts with a line for the sandbox's own name, unless they have one.

@@ -73,6 +73,7 @@ fn mount_extra(image: &mut Image, mount: &Mount) -> Result<(), Failure> {
             system::set_mount_attributes(&tree, attribute::READ_ONLY, false).during("restrict the mount", target)?;
             image::attach_at(&tree, &place, target)
         }
+        Mount::File(file) => files::mount(image, file),
         Mount::Tmpfs { target, mode, limit_bytes } => {
             let options = [("mode", &*format!("{mode:o}")), ("size", &*limit_bytes.to_string())];
             let tree = memory_filesystem(&options)?;

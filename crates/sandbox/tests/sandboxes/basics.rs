@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use lamina_ground::{EnvVars, Stack};
 use lamina_sandbox::{
-    ExitStatus, InjectedFile, Mount, SandboxError, SandboxSpec, Signal, Stdio, TerminalSize, TerminalSpec, Upper,
+    ExitStatus, InjectedFile, Mount, MountedFile, SandboxError, SandboxSpec, Signal, Stdio, TerminalSize, TerminalSpec,
+    Upper,
 };
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -29,6 +30,7 @@ crate::tests!(
     an_upper_can_be_used_again,
     an_image_without_layers_starts_empty,
     injected_files_are_read_only,
+    files_in_memory_have_places_owners_and_modes,
     the_streams_can_be_opened_by_name,
     set_user_id_programs_work,
     caches_are_not_written_through,
@@ -261,6 +263,32 @@ fn injected_files_are_read_only() {
     assert_eq!(run(&helpers, &spec).success(), "secret\n400\nrefused\nrefused\n");
     spec.files[0].name = "../key".into();
     assert!(try_run(&helpers, &spec).is_err());
+}
+
+fn files_in_memory_have_places_owners_and_modes() {
+    let store = Store::new();
+    let helpers = store.start();
+    let (uid, gid) = if store.map.is_single() { (0, 0) } else { (7, 8) };
+    let mut spec = script(
+        "mkdir -p /new; cat /link/key; stat -c '%F %a %u %g' /real/key; (echo x > /real/key) 2>/dev/null || echo refused; ls /dev/lamina 2>/dev/null || echo hidden",
+    );
+    let upper = store.upper("mounted");
+    run(&helpers, &SandboxSpec { upper: upper.clone(), ..script("mkdir /real; ln -s real /link") }).success();
+    spec.upper = upper;
+    let file = |target: &str, uid| MountedFile {
+        target: target.into(),
+        contents: b"secret\n".to_vec(),
+        mode: 0o440,
+        uid,
+        gid,
+    };
+    spec.mounts.push(Mount::File(file("/link/key", uid)));
+    assert_eq!(run(&helpers, &spec).success(), format!("secret\nregular file 440 {uid} {gid}\nrefused\nhidden\n"));
+    for (target, uid, why) in [("/real", uid, "Is a directory"), ("/x", 4_000_000_000, "Invalid argument")] {
+        spec.mounts = vec![Mount::File(file(target, uid))];
+        let error = try_run(&helpers, &spec).unwrap_err().to_string();
+        assert!(error.contains(why) && error.contains(target) && !error.contains("secret"), "{error}");
+    }
 }
 
 fn the_streams_can_be_opened_by_name() {

@@ -176,7 +176,9 @@ impl ImageTree {
         } else {
             self.directory(parent(path))?.layers.clone()
         };
-        let (mut uppermost, mut places) = (None, Vec::new());
+        // An image of no layers has a root, in which nothing is.
+        let root = (path.is_empty() && self.layers.is_empty()).then(|| Metadata::root_owned(0o755));
+        let (mut uppermost, mut places) = (root, Vec::new());
         for place in candidates.top_down() {
             match self.node(*place, path) {
                 None => {}

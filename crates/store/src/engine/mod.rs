@@ -24,6 +24,7 @@ use lamina_events::{CancelToken, Event, Sink};
 use lamina_ground::{Stack, StorePath};
 use lamina_image::{Digest, FileSet, LayerKey};
 
+use crate::layout::{BEGINNING, SEEDED};
 use crate::names::check_name;
 use crate::placing::Placing;
 use crate::protocol::{Published, Request};
@@ -489,6 +490,30 @@ impl Store {
         self.shared.session.note(Use::Cache(name.to_owned()))?;
         self.shared.client.call::<()>(Request::Cache { cache: name.to_owned() })?;
         Ok(format!("caches/{name}").into())
+    }
+
+    /// A cache that begins as a copy of what a pattern names in an image: the copy, which is made once and may be changed then.
+    ///
+    /// # Errors
+    /// When nothing is there, or it cannot be copied.
+    pub fn seeded_cache(&self, name: &str, source: &str, from: &Stack<Digest>) -> Result<StorePath, StoreError> {
+        let cache = format!("{SEEDED}{name}");
+        let path = self.cache_directory(&cache)?;
+        let begin = |layer| self.shared.client.call::<bool>(Request::BeginCache { cache: cache.clone(), layer });
+        if !begin(None)? {
+            let copy = Copy {
+                sources: &[source.to_owned()],
+                target: &format!("/{BEGINNING}"),
+                owner: None,
+                mode: None,
+                parents: false,
+                exclude: &[],
+                onto: Onto::Hidden,
+            };
+            let _paused = self.hold_off_collection()?;
+            begin(Some(copy.layer(self, from, &Stack::new())?.digest))?;
+        }
+        Ok(format!("{path}/{BEGINNING}").into())
     }
 
     /// Makes an upper and a work directory over a cache for one step.

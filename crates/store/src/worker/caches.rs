@@ -5,12 +5,15 @@
 
 use std::path::Path;
 
+use lamina_image::Digest;
 use lamina_image::patterns::PatternMatcher;
-use rustix::fs::FileType;
+use rustix::fs::{CWD, FileType, RenameFlags};
+use rustix::io::Errno;
 
-use super::WorkerContext;
 use super::disk::{self, Result, join};
-use crate::layout::cache_upper_paths;
+use super::removal::remove_all;
+use super::{WorkerContext, view};
+use crate::layout::{BEGINNING, cache_upper_paths};
 use crate::names::check_name;
 use crate::{CacheFilter, Harvest, JobError};
 
@@ -23,6 +26,25 @@ pub(super) fn new_upper(context: &WorkerContext, work_id: &str, cache: &str) -> 
     disk::make_directory(&upper, shared.st_mode & 0o7777)?;
     disk::change_owner(&upper, &disk::meta(&shared))?;
     disk::make_directory(&context.content().join(work), 0o755)
+}
+
+/// Makes the beginning of a cache a copy of a layer's, unless it is there; answers whether it is. Whoever is killed meanwhile
+/// leaves none, and of two that make it at once, the first counts.
+pub(super) fn begin(context: &WorkerContext, cache: &str, layer: Option<&Digest>) -> Result<bool> {
+    let place = context.cache(cache)?.join(BEGINNING);
+    let Some(layer) = layer.filter(|_| !matches!(disk::try_stat(&place), Ok(Some(_)))) else {
+        return Ok(disk::try_stat(&place)?.is_some());
+    };
+    let root = context.temporary_path();
+    let made = view::copy(context, layer, &root).and_then(|()| {
+        let flags = RenameFlags::NOREPLACE;
+        match rustix::fs::renameat_with(CWD, root.join(BEGINNING), CWD, &place, flags) {
+            Ok(()) | Err(Errno::EXIST) => Ok(true),
+            Err(errno) => Err(JobError::file("renaming to", &place)(errno)),
+        }
+    });
+    remove_all(&root)?;
+    made
 }
 
 /// Moves files and links that the filter takes from a step's cache upper into the cache.

@@ -13,6 +13,7 @@ use rustix::fs::{FileType, Stat};
 use super::disk::{self, Result, join};
 use super::removal::remove_all;
 use super::{KeptPackage, WorkerContext};
+use crate::layout::SEEDED;
 use crate::protocol::{ContentUsage, Freed, Sweep};
 use crate::tree::Tree;
 use crate::{JobError, ObjectName};
@@ -127,12 +128,18 @@ pub(super) fn objects_of(context: &WorkerContext, digit: u8) -> Result<Vec<(Obje
     Ok(disk::list(&directory)?.iter().filter_map(named).collect())
 }
 
-/// Removes files of caches that no step brought since.
+/// Removes files of caches that no step brought since. A cache that began as a copy goes as a whole, or else nobody would copy
+/// again what is missing.
 fn sweep_caches(context: &WorkerContext, unused_since: i64, mounted: &HashSet<String>) -> Result<u64> {
     let caches = context.content().join("caches");
     let mut freed = 0;
     for (name, _) in disk::list(&caches)? {
-        if !mounted.contains(&*String::from_utf8_lossy(&name)) {
+        if mounted.contains(&*String::from_utf8_lossy(&name)) {
+            continue;
+        }
+        if name.starts_with(SEEDED.as_bytes()) {
+            freed += sweep_seeded(&join(&caches, &name), unused_since)?;
+        } else {
             walk(&join(&caches, &name), &mut |path, stat| {
                 // The time of the last change is that of the harvest; the other one came with the download.
                 if disk::file_type(stat) != FileType::Directory && stat.st_ctime < unused_since {
@@ -144,6 +151,20 @@ fn sweep_caches(context: &WorkerContext, unused_since: i64, mounted: &HashSet<St
         }
     }
     Ok(freed)
+}
+
+fn sweep_seeded(cache: &Path, unused_since: i64) -> Result<u64> {
+    let (mut size, mut is_used) = (0, false);
+    walk(cache, &mut |_, stat| {
+        is_used |= stat.st_ctime >= unused_since;
+        size += disk::allocated(stat);
+        Ok(())
+    })?;
+    if is_used {
+        return Ok(0);
+    }
+    remove_all(cache)?;
+    Ok(size)
 }
 
 /// Measures what is below the content directory.

@@ -170,6 +170,7 @@ impl Worker {
             Request::Discard { id } => value(context.discard(&id)?),
             Request::Commit { id, rules } => value(commit::commit(context, &id, &rules)?),
             Request::Cache { cache } => value(context.cache(&cache).map(drop)?),
+            Request::BeginCache { cache, layer } => value(caches::begin(context, &cache, layer.as_ref())?),
             Request::Harvest { id, cache, filter } => value(caches::harvest(context, &id, &cache, &filter)?),
             Request::Ingest => value(ingest::ingest(context, files(frame.fds))?),
             Request::Publish => value(view::publish(context, &payload(frame)?)?),

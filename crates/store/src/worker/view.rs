@@ -151,11 +151,37 @@ fn missing(context: &WorkerContext, tree: &Tree) -> Result<Vec<Digest>> {
     tree.entries().par_iter().filter_map(absent).collect()
 }
 
-/// Builds a view at `root`. The tree was checked: every parent is a directory of the tree, so no path leaves `root`.
+/// Makes what a layer has as plain files at `root`, which share nothing with the store.
+pub(super) fn copy(context: &WorkerContext, layer: &Digest, root: &Path) -> Result<()> {
+    let encoded = disk::read(&tree_path(context, layer))?;
+    let invalid = |error: String| JobError::new(JobError::STORE, error);
+    let tree = Tree::decode(&encoded).map_err(|error| invalid(error.to_string()))?;
+    // There is nothing below it that could be hidden.
+    let plain = |entry: &Entry| match entry.node.clone() {
+        Node::Directory { meta, .. } => Entry { node: Node::Directory { meta, opaque: false }, ..entry.clone() },
+        _ => entry.clone(),
+    };
+    let tree = Tree::new(tree.entries().iter().map(plain).collect()).map_err(|error| invalid(error.to_string()))?;
+    build_by(context, Placing::Copies, &tree, root)?;
+    disk::sync_filesystem(root)
+}
+
+/// Builds a view at `root`.
 fn build(context: &WorkerContext, tree: &Tree, root: &Path) -> Result<()> {
+    let placing = context.placing_of(tree);
+    build_by(context, placing, tree, root)?;
+    say_how_placed(context, placing, root)?;
+    match placing {
+        // Metadata is on the disk before the names that are given to it next; and see `looks_right`.
+        Placing::Redirects | Placing::Copies => Ok(()),
+        Placing::Clones | Placing::Links => disk::sync_filesystem(root),
+    }
+}
+
+/// Makes the files of a tree. It was checked: every parent is a directory of the tree, so no path leaves `root`.
+fn build_by(context: &WorkerContext, placing: Placing, tree: &Tree, root: &Path) -> Result<()> {
     let (directories, others): (Vec<&Entry>, Vec<&Entry>) =
         tree.entries().iter().partition(|entry| matches!(entry.node, Node::Directory { .. }));
-    let placing = context.placing_of(tree);
     let make = |entry: &Entry| make(context, placing, entry, root);
     for entry in directories {
         make(entry)?;
@@ -165,13 +191,7 @@ fn build(context: &WorkerContext, tree: &Tree, root: &Path) -> Result<()> {
         others.into_iter().partition(|entry| matches!(entry.node, Node::HardLink { .. }));
     files.par_iter().try_for_each(|entry| make(entry))?;
     links.iter().try_for_each(|entry| make(entry))?;
-    say_how_placed(context, placing, root)?;
-    set_times_of_directories(tree.entries(), root)?;
-    match placing {
-        // Metadata is on the disk before the names that are given to it next; and see `looks_right`.
-        Placing::Redirects | Placing::Copies => Ok(()),
-        Placing::Clones | Placing::Links => disk::sync_filesystem(root),
-    }
+    set_times_of_directories(tree.entries(), root)
 }
 
 /// Gives directories their times, when nothing is added to them any more.

@@ -1,6 +1,11 @@
 //! Package caches.
 
-use lamina_store::{CacheFilter, Harvest, StoreError};
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use lamina_events::CancelToken;
+use lamina_ground::Stack;
+use lamina_store::{CacheFilter, CommitRules, Harvest, Policy, StoreError};
 
 use crate::support::*;
 
@@ -47,6 +52,37 @@ fn a_harvest_leaves_the_cache_alone_where_a_link_or_a_directory_is_in_the_way() 
     assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1);
     assert_eq!(std::fs::read_dir(outside.path().join("sub")).unwrap().count(), 0);
     assert!(!store.content("caches/pip/new-link").is_symlink());
+}
+
+#[test]
+fn a_cache_begins_as_a_copy_once_and_is_collected_as_a_whole() {
+    let mut store = TestStore::new();
+    let layer = store.layer(CommitRules::default(), |upper| {
+        write(upper.join("d/sub/large"), "x".repeat(100_000));
+        write(upper.join("d/kept"), "x");
+        std::fs::set_permissions(upper.join("d"), std::fs::Permissions::from_mode(0o750)).unwrap();
+        std::os::unix::fs::symlink("/d", upper.join("link")).unwrap();
+    });
+    let image = Stack::from_bottom_up([layer.digest]);
+    let place = store.seeded_cache("x", "link", &image).unwrap();
+    let copy = store.content(&place);
+    assert_eq!(std::fs::metadata(&copy).unwrap().permissions().mode() & 0o7777, 0o750);
+    assert_eq!(std::fs::metadata(copy.join("sub/large")).unwrap().len(), 100_000);
+    write(copy.join("sub/large"), "changed");
+    std::fs::remove_file(copy.join("kept")).unwrap();
+    assert_eq!(store.seeded_cache("x", "link", &image).unwrap(), place);
+    assert_eq!(std::fs::read(copy.join("sub/large")).unwrap(), b"changed");
+    assert!(!copy.join("kept").exists(), "it is copied once");
+    assert!(matches!(store.seeded_cache("y", "none", &image), Err(StoreError::InvalidFileSet(_))));
+
+    store.reopen();
+    let unused = |time| Policy { unused_for: Some(time), ..Policy::default() };
+    let collect = |time| store.collect(&unused(time), &CancelToken::new(), &|| ()).unwrap();
+    collect(Duration::from_hours(1));
+    assert!(copy.join("sub/large").is_file());
+    std::thread::sleep(Duration::from_millis(1100));
+    collect(Duration::ZERO);
+    assert!(!copy.exists() && !copy.parent().unwrap().exists(), "what is left would not be copied again");
 }
 
 #[test]

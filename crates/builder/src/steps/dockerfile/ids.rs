@@ -36,15 +36,7 @@ impl Job for FindIds {
 pub(super) fn ids(step: &DockerfileStep, wanted: &str, context: &StepContext<'_>) -> Result<(u32, u32), StepError> {
     let (user, group) = wanted.split_once(':').map_or((wanted, None), |(user, group)| (user, Some(group)));
     let number = |text: &str| text.parse::<u32>().ok();
-    let known = |(uid, gid)| {
-        let map = context.workshop.id_map;
-        let has = |ranges: &[IdRange], id: u32| ranges.iter().any(|range| id.wrapping_sub(range.inside) < range.count);
-        if has(&map.uids, uid) && has(&map.gids, gid) {
-            return Ok((uid, gid));
-        }
-        let message = format!("`{wanted}` is not among the {} ids that this store has for images", map.count());
-        Err(StepError::from(mistake(step, message)))
-    };
+    let known = |ids| check(step, ids, wanted, context);
     if let (Some(uid), Some(gid)) = (number(user), group.map_or(number(user), number)) {
         return known((uid, gid));
     }
@@ -52,6 +44,22 @@ pub(super) fn ids(step: &DockerfileStep, wanted: &str, context: &StepContext<'_>
     let job = FindIds { views: store.view_paths(&context.parent.layers) };
     let (users, groups) = store.job(&job, &[]).map_err(lamina_store::StoreError::from)?;
     known(among(user, group, &users, &groups).map_err(|message| StepError::from(mistake(step, message)))?)
+}
+
+/// These ids, if the store has them for images.
+pub(super) fn check(
+    step: &DockerfileStep,
+    (uid, gid): (u32, u32),
+    wanted: &str,
+    context: &StepContext<'_>,
+) -> Result<(u32, u32), StepError> {
+    let map = context.workshop.id_map;
+    let has = |ranges: &[IdRange], id: u32| ranges.iter().any(|range| id.wrapping_sub(range.inside) < range.count);
+    if has(&map.uids, uid) && has(&map.gids, gid) {
+        return Ok((uid, gid));
+    }
+    let message = format!("`{wanted}` is not among the {} ids that this store has for images", map.count());
+    Err(mistake(step, message).into())
 }
 
 fn among(user: &str, group: Option<&str>, users: &str, groups: &str) -> Result<(u32, u32), String> {

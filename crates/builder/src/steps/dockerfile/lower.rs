@@ -251,12 +251,8 @@ impl<'a> Lowering<'a> {
             Word::Run { mounts, .. } => {
                 let mut names = Vec::new();
                 for mount in mounts {
-                    let parsed = RunMount::parse(mount);
-                    if let RunMount::Bind(bind) =
-                        parsed.map_err(|error| self.mistake(instruction, error.to_string()))?
-                    {
-                        names.extend(bind.from);
-                    }
+                    let from = RunMount::named_source(mount);
+                    names.extend(from.map_err(|error| self.mistake(instruction, error.to_string()))?);
                 }
                 names
             }
@@ -360,9 +356,11 @@ impl<'a> Lowering<'a> {
             nodes.push(match self.resolve_in(stage, instruction, &name)? {
                 Base::Stage(other) => self.end(other),
                 Base::Parent(id) => id,
-                Base::Scratch => {
-                    return Err(self.mistake(instruction, "`scratch` has no files: name a stage that has some"));
-                }
+                Base::Scratch => self.base(
+                    format!("{stage}/{index}.{part}"),
+                    Step::FromScratch(FromScratch {}),
+                    &self.place(instruction),
+                ),
                 Base::Image(step) => self.base(format!("{stage}/{index}.{part}"), *step, &self.place(instruction)),
             });
         }

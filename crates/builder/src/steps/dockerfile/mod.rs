@@ -5,6 +5,7 @@ mod cache;
 mod copy;
 mod ids;
 mod lower;
+mod mounts;
 mod run;
 mod settings;
 mod workdir;
@@ -22,7 +23,7 @@ use crate::state::State;
 
 /// Adds the jobs of the store worker that instructions need.
 pub(crate) fn jobs(table: JobTable) -> JobTable {
-    table.register::<add::Unpack>().register::<cache::SetOwner>().register::<ids::FindIds>()
+    table.register::<add::Unpack>().register::<cache::Prepare>().register::<ids::FindIds>()
 }
 
 impl Kind for Dockerfile {
