@@ -49,7 +49,8 @@ impl Words<'_> {
     /// # Errors
     /// When the word is not finished, or demands a variable that is not set.
     pub fn expand(&self, word: &str) -> Result<String, WordError> {
-        let mut expander = Expander { words: *self, word, rest: word.chars().collect(), at: 0, level: 0 };
+        let mut expander =
+            Expander { words: *self, word, rest: word.chars().collect(), at: 0, level: 0, keeps_escapes: false };
         expander.until(None)
     }
 
@@ -59,7 +60,8 @@ impl Words<'_> {
     /// # Errors
     /// As [`Self::expand`].
     pub fn expand_text(&self, text: &str) -> Result<String, WordError> {
-        let mut expander = Expander { words: *self, word: text, rest: text.chars().collect(), at: 0, level: 0 };
+        let mut expander =
+            Expander { words: *self, word: text, rest: text.chars().collect(), at: 0, level: 0, keeps_escapes: false };
         let mut expanded = String::new();
         while let Some(character) = expander.next() {
             match character {
@@ -87,6 +89,8 @@ struct Expander<'a> {
     at: usize,
     /// How many substitutions are around.
     level: usize,
+    /// Whether escapes stay, for a pattern to read.
+    keeps_escapes: bool,
 }
 
 impl Expander<'_> {
@@ -118,11 +122,22 @@ impl Expander<'_> {
                 },
                 '"' => self.double_quoted(&mut expanded)?,
                 '$' => expanded.push_str(&self.variable()?),
-                escape if escape == self.words.escape => expanded.extend(self.next()),
+                escape if escape == self.words.escape => {
+                    expanded.extend(Some(escape).filter(|_| self.keeps_escapes));
+                    expanded.extend(self.next());
+                }
                 other => expanded.push(other),
             }
         }
         stop.map_or(Ok(expanded), |stop| Err(self.unfinished(stop)))
+    }
+
+    /// As [`Self::until`], of a pattern, in which escapes say what stands for itself.
+    fn pattern_until(&mut self, stop: char) -> Result<String, WordError> {
+        let before = std::mem::replace(&mut self.keeps_escapes, true);
+        let pattern = self.until(Some(stop));
+        self.keeps_escapes = before;
+        pattern
     }
 
     fn double_quoted(&mut self, expanded: &mut String) -> Result<(), WordError> {
@@ -131,8 +146,10 @@ impl Expander<'_> {
                 '"' => return Ok(()),
                 '$' => expanded.push_str(&self.variable()?),
                 escape if escape == self.words.escape => match self.next() {
-                    Some(special @ ('"' | '$')) => expanded.push(special),
-                    Some(special) if special == escape => expanded.push(special),
+                    Some(special) if special == '"' || special == '$' || special == escape => {
+                        expanded.extend(Some(escape).filter(|_| self.keeps_escapes));
+                        expanded.push(special);
+                    }
                     Some(other) => expanded.extend([escape, other]),
                     None => return Err(self.unfinished('"')),
                 },
@@ -186,14 +203,14 @@ impl Expander<'_> {
             '#' | '%' if !counts_empty => {
                 let greedy = self.peek() == Some(operator);
                 self.at += usize::from(greedy);
-                let pattern = self.until(Some('}'))?;
+                let pattern = self.pattern_until('}')?;
                 Ok(trimmed(&value.unwrap_or_default(), &pattern, operator == '#', greedy))
             }
             '/' if !counts_empty => {
                 let all = self.peek() == Some('/');
                 self.at += usize::from(all);
-                let pattern = self.until(Some('/'))?;
-                let replacement = self.until(Some('}'))?;
+                let pattern = self.pattern_until('/')?;
+                let replacement = self.pattern_until('}')?;
                 Ok(replaced(&value.unwrap_or_default(), &pattern, &replacement, all))
             }
             _ => Err(WordError::Substitution(self.word.to_owned())),
@@ -290,7 +307,7 @@ mod tests {
     use super::*;
 
     fn expand(word: &str) -> Result<String, WordError> {
-        let variables = [("A", "one two"), ("EMPTY", ""), ("FILE", "a/b.tar.gz"), ("B", "x")];
+        let variables = [("A", "one two"), ("EMPTY", ""), ("FILE", "a/b.tar.gz"), ("B", "x"), ("STARS", "*a*b?")];
         let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         Words { variables: &variables, escape: '\\' }.expand(word)
     }
@@ -313,6 +330,8 @@ mod tests {
             ("${FILE#*/}${FILE%.*} ${FILE%%.*} ${FILE##*/}", "b.tar.gza/b.tar a/b b.tar.gz"),
             ("${FILE/a/c} ${FILE//a/c} ${FILE//.*/}", "c/b.tar.gz c/b.tcr.gz a/b"),
             ("$1${NO}", ""),
+            (r"${STARS#\*}|${STARS##*}|${STARS/\*/x}|${STARS//\*/-}|${STARS%\?}", "a*b?||xa*b?|-a-b?|*a*b"),
+            (r#""${STARS//\*/\$-}${STARS#"\*"}""#, r"\$-a\$-b?a*b?"),
         ] {
             assert_eq!(expand(word).as_deref(), Ok(expanded), "{word}");
         }
