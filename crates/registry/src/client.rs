@@ -55,6 +55,8 @@ pub struct Image {
     pub digest: Option<String>,
     /// Its layers, the lowest first.
     pub layers: Vec<Part>,
+    /// Instructions for whoever builds on it by a Dockerfile: `ONBUILD`.
+    pub triggers: Vec<String>,
     /// How things are run in it.
     pub config: RuntimeConfig,
 }
@@ -254,7 +256,7 @@ impl Registry {
         check(manifest.config.sha256()?, &config)?;
         let configuration = Configuration::parse(&config)?;
         let layers = parts(&self.name(), &manifest, configuration.diff_ids(), |digest| self.url("blobs", digest))?;
-        Ok(Image { digest: Some(digest), layers, config: configuration.runtime() })
+        Ok(Image { digest: Some(digest), layers, triggers: configuration.triggers(), config: configuration.runtime() })
     }
 
     /// A client that is let in.

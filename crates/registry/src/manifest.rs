@@ -175,6 +175,7 @@ struct Settings {
     labels: Option<BTreeMap<String, String>>,
     stop_signal: Option<String>,
     shell: Option<Vec<String>>,
+    on_build: Option<Vec<String>>,
     healthcheck: Option<Check>,
 }
 
@@ -205,6 +206,11 @@ impl Configuration {
     /// Digests of the layers' uncompressed archives, the lowest first.
     pub(crate) fn diff_ids(&self) -> &[String] {
         &self.rootfs.diff_ids
+    }
+
+    /// The instructions of `ONBUILD`.
+    pub(crate) fn triggers(&self) -> Vec<String> {
+        self.config.as_ref().and_then(|settings| settings.on_build.clone()).unwrap_or_default()
     }
 
     /// How things are run in the image.

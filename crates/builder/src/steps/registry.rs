@@ -169,9 +169,24 @@ impl Origin<'_> {
     }
 }
 
+/// That a Dockerfile builds on an image which has instructions for it. What it would become without them is another image.
+fn refuse_triggers(node: &Node, triggers: &[String]) -> Result<(), StepError> {
+    let (Some(place), Some(first)) = (&node.place, triggers.first()) else { return Ok(()) };
+    // They are not for whoever copies from it.
+    if !place.text.get(..4).is_some_and(|word| word.eq_ignore_ascii_case("from")) {
+        return Ok(());
+    }
+    let message = place.message(&format!(
+        "the image has instructions of `ONBUILD`, the first of them `{first}`, which are not supported"
+    ));
+    let hint = "build on an image without them, or begin with `modal.Image.from_registry`, which passes over them";
+    Err(StepError::Failed { message, hint: Some(hint.to_owned()) })
+}
+
 /// What comes of an image.
 fn made(context: &StepContext<'_>, origin: &Origin<'_>, image: Image, log: &mut StepLog) -> Result<Made, StepError> {
     let workshop = &context.workshop;
+    refuse_triggers(context.node, &image.triggers)?;
     let layers = Layers { context, origin };
     let mut layers = layers.make(&image.layers, log)?;
     note(origin, &image, &layers, workshop.store)?;
@@ -387,5 +402,28 @@ pub(super) fn failed(error: RegistryError) -> StepError {
             hint: error.hint().map(Cow::into_owned),
         }),
         error => StepError::of(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dockerfile_does_not_pass_over_instructions_for_it() {
+        let node = |place: Option<&str>| -> Node {
+            let place = place.map(|text| serde_json::json!({"file": "Dockerfile", "line": 3, "text": text}));
+            let step = serde_json::json!({"kind": "from_registry", "reference": "python:3.11"});
+            serde_json::from_value(serde_json::json!({"id": "0", "title": "t", "step": step, "place": place})).unwrap()
+        };
+        let triggers = ["RUN make".to_owned()];
+        let refused = |place, triggers: &[String]| refuse_triggers(&node(place), triggers).err();
+        let Some(StepError::Failed { message, .. }) = refused(Some("from python:3.11 AS one"), &triggers) else {
+            panic!("it is not refused");
+        };
+        assert!(message.starts_with("Dockerfile:3: ") && message.contains("`RUN make`"), "{message}");
+        assert!(refused(Some("FROM python:3.11"), &[]).is_none());
+        assert!(refused(Some("COPY --from=python:3.11 /a /b"), &triggers).is_none());
+        assert!(refused(None, &triggers).is_none(), "Modal's own base");
     }
 }

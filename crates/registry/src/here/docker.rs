@@ -47,7 +47,11 @@ pub(super) fn find(wanted: &LocalImage, files: &Files, cancel: &CancelToken) -> 
     let layers = layers.collect::<Result<_, _>>()?;
     let config = HEXLOWER.encode(&Sha256::digest(&bytes));
     // The format knows no manifests with digests.
-    Ok(Found { image: Image { digest: None, layers, config: configuration.runtime() }, names, config })
+    Ok(Found {
+        image: Image { digest: None, layers, triggers: configuration.triggers(), config: configuration.runtime() },
+        names,
+        config,
+    })
 }
 
 fn choose(wanted: &LocalImage, mut listed: Vec<Listed>) -> Result<Listed, RegistryError> {

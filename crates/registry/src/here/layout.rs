@@ -59,7 +59,16 @@ pub(super) fn find(wanted: &LocalImage, files: &Files) -> Result<Found, Registry
     let layers = layers.map_err(|error| wanted.named(error))?;
     let names = manifest.layers.iter().map(blob).collect::<Result<_, _>>()?;
     let config = manifest.config.digest;
-    Ok(Found { image: Image { digest: Some(digest), layers, config: configuration.runtime() }, names, config })
+    Ok(Found {
+        image: Image {
+            digest: Some(digest),
+            layers,
+            triggers: configuration.triggers(),
+            config: configuration.runtime(),
+        },
+        names,
+        config,
+    })
 }
 
 /// Where the specification has a blob.

@@ -27,6 +27,6 @@ pub(super) fn find(wanted: &LocalImage, files: &Files, cancel: &CancelToken) -> 
     let sha256 = HEXLOWER.encode(&hasher.finalize());
     let download = Download { url: String::new(), sha256: sha256.clone(), size: Some(length) };
     let layers = vec![Part { download, compression: Compression::None, table: None, diff_id: sha256 }];
-    let image = Image { digest: None, layers, config: RuntimeConfig::default() };
+    let image = Image { digest: None, layers, triggers: Vec::new(), config: RuntimeConfig::default() };
     Ok(Found { image, names: vec![WHOLE.to_owned()], config: String::new() })
 }
