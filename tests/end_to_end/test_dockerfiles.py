@@ -273,8 +273,31 @@ def test_what_containers_have_is_kept(modal: Modal) -> None:
     assert output(modal, "echo works", *lines, "HEALTHCHECK --interval=5s CMD true") == "works\n"
 
 
+def test_linked_copies_know_nothing_of_what_is_below(context: Modal) -> None:
+    lines = (
+        "RUN mkdir -m 700 /real && touch /real/old && ln -s real /link && ln -s real /other",
+        "COPY --link a.txt /link/",
+        "COPY --link sub /real/new",
+        "COPY --link --chmod=640 a.txt /other/",
+    )
+    command = "stat -c '%F %a' /link /real /other; ls /link /real; stat -c %a /real/a.txt"
+    assert output(context, command, *lines) == (
+        "directory 755\ndirectory 755\nsymbolic link 777\n/link:\na.txt\n\n/real:\na.txt\nnew\nold\n640\n"
+    )
+
+
+def test_sources_end_at_the_context(context: Modal) -> None:
+    (context.directory / "inner").mkdir()
+    context.write("inner/a.txt", "inner\n")
+    lines = ("COPY ../a.txt x/../../a.txt /one/", "COPY ../*.txt /two/")
+    shown = output(context, "cat /one/* /two/*", *lines, options=', context_dir="inner"')
+    assert shown == "inner\ninner\n"
+
+
 def test_downloads_are_added(modal: Modal, tmp_path) -> None:
     (tmp_path / "file.txt").write_text("downloaded")
+    (tmp_path / "a b.txt").write_text("downloaded")
+    os.utime(tmp_path / "file.txt", (1_234_567_890, 1_234_567_890))
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def __init__(self, *arguments) -> None:
@@ -286,8 +309,9 @@ def test_downloads_are_added(modal: Modal, tmp_path) -> None:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/file.txt"
-        command = "cat /into/file.txt; stat -c ' %a' /into/file.txt"
-        assert output(modal, command, f"ADD {url} /into/") == "downloaded 600\n"
+        command = "cat /into/file.txt; stat -c ' %a %Y' /into/file.txt; ls /into"
+        named = url.replace("file.txt", "a%20b.txt?query#part")
+        assert output(modal, command, f"ADD {url} {named} /into/") == "downloaded 600 1234567890\na b.txt\nfile.txt\n"
         with tarfile.open(tmp_path / "x.tgz", "w:gz") as tar:
             tar.add(tmp_path / "file.txt", "packed")
         archive = url.replace("file.txt", "x.tgz")

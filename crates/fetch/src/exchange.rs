@@ -165,6 +165,8 @@ pub struct Described {
     pub media_type: Option<String>,
     /// What a registry says its digest is: the header `Docker-Content-Digest`.
     pub digest: Option<String>,
+    /// When it was changed last.
+    pub modified: Option<SystemTime>,
 }
 
 /// Fetches a file of at most `limit` bytes into memory.
@@ -180,12 +182,13 @@ impl Exchange for IntoMemory<'_> {
         let media_type = answer.header("content-type");
         let media_type = media_type.map(|text| text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
         let digest = answer.header("docker-content-digest");
+        let modified = answer.header("last-modified").and_then(|time| httpdate::parse_http_date(&time).ok());
         let mut bytes = Vec::new();
         answer.body.take(self.limit + 1).read_to_end(&mut bytes).map_err(Failure::passing)?;
         if bytes.len() as u64 > self.limit {
             return Err(Failure::Final(FetchError::TooLarge { url: self.url.to_owned(), limit: self.limit }));
         }
-        Ok(Described { bytes, media_type, digest })
+        Ok(Described { bytes, media_type, digest, modified })
     }
 }
 

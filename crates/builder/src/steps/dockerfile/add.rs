@@ -6,6 +6,7 @@ use std::io::{BufReader, Read, Seek};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::time::SystemTime;
 
 use lamina_ground::{Stack, StorePath};
 use lamina_image::Digest;
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tar::EntryType;
 
-use super::copy::{Stacked, literal};
+use super::copy::{MadeFile, Stacked, literal};
 use crate::log::StepLog;
 use crate::steps::StepError;
 
@@ -42,15 +43,16 @@ impl Stacked<'_> {
                 self.error(format!("`{url}` is a repository, which `ADD` cannot take here: use `RUN git clone`"))
             );
         }
-        let name = plain.rsplit('/').next().filter(|name| !name.is_empty() && plain.matches('/').count() > 2);
+        let name = file_name(plain);
         let into = self.plan.target.ends_with('/') || self.plan.target.ends_with("/.");
         let name = match name {
-            Some(name) => name.to_owned(),
+            Some(name) => name,
             None if into => return Err(self.error(format!("`{url}` names no file: write its path as the last word"))),
             None => "download".to_owned(),
         };
         let _ = writeln!(log, "downloading {}", lamina_image::redact(url));
-        let contents = self.context.workshop.fetch.get(url, MOST_BYTES).map_err(StepError::of)?;
+        let fetched = self.context.workshop.fetch.get_described(url, MOST_BYTES).map_err(StepError::of)?;
+        let contents = fetched.bytes;
         if let Some(checksum) = &self.plan.transfer.options.checksum {
             let found = format!("sha256:{}", data_encoding::HEXLOWER.encode(&Sha256::digest(&contents)));
             if found != *checksum {
@@ -58,7 +60,9 @@ impl Stacked<'_> {
             }
         }
         let names = [name.clone()];
-        let file = std::iter::once((name, contents, 0o600));
+        // As with `BuildKit`, whose files without a time have the first one that there is.
+        let modified = Some(fetched.modified.unwrap_or(SystemTime::UNIX_EPOCH));
+        let file = std::iter::once(MadeFile { name, contents, mode: 0o600, modified });
         if self.plan.transfer.options.unpack != Some(true) {
             return self.copy_made(file, &names);
         }
@@ -103,6 +107,14 @@ impl Stacked<'_> {
         }
         Ok(if others.len() == count { whole } else { others })
     }
+}
+
+/// What an address without its query calls the file.
+fn file_name(address: &str) -> Option<String> {
+    let (_, path) = address.split_once("://")?.1.split_once('/')?;
+    let name = path.rsplit('/').find(|part| !part.is_empty())?;
+    let name = percent_encoding::percent_decode_str(name).decode_utf8().ok()?.into_owned();
+    (!name.contains(['/', '\0']) && ![".", ".."].contains(&&*name)).then_some(name)
 }
 
 /// The archive itself, whatever it is compressed with.

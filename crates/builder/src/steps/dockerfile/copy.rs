@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
+use std::time::SystemTime;
 
 use lamina_dockerfile::{Document, Transfer};
 use lamina_ground::Stack;
@@ -72,6 +73,12 @@ pub(super) fn plan(
     let described =
         serde_json::to_value((&transfer, &target)).map_err(|error| BuildError::failed(std::io::Error::from(error)))?;
     material.add_exact("transfer", described);
+    if is_apart(&transfer) {
+        material.add("onto", "nothing");
+    }
+    if copy.is_add && transfer.sources.iter().any(|source| add::is_url(source)) {
+        material.add("times", "of servers");
+    }
     // Once they were kept as they are.
     if transfer.options.unpack == Some(true) && transfer.sources.iter().any(|source| add::is_url(source)) {
         material.add("downloads", "unpacked");
@@ -85,6 +92,12 @@ pub(super) fn plan(
         layer = Some(made);
     }
     Ok(Box::new(CopyPlan { step: step.clone(), transfer, target, local: layer, is_add: copy.is_add }))
+}
+
+/// Whether what is below is not looked at: directories on the way are new ones then, also in place of links. As `BuildKit`
+/// has it, not with modes.
+fn is_apart(transfer: &Transfer) -> bool {
+    transfer.options.link && transfer.options.chmod.is_none()
 }
 
 /// Whether a checksum is one, and there is nothing but downloads that it could be of.
@@ -127,12 +140,18 @@ pub(super) fn context_layer(
     planning: &Planning<'_>,
 ) -> Result<ContextLayers, BuildError> {
     let context = context.ok_or_else(|| mistake(step, "there is no local directory to take files from"))?;
-    if let Some(source) = sources.iter().find(|source| leads_out(source)) {
+    let is_missing = |source: &&String| {
+        leads_out(source) && !has_pattern(source) && !Path::new(&context.source).join(inside(source)).exists()
+    };
+    if let Some(source) = sources.iter().find(is_missing) {
         return Err(mistake(
             step,
             format!("`{source}` is outside of `{}`, which `COPY` takes files from: set `context_dir`", context.source),
         ));
     }
+    // What leads out of it ends at it, as with Docker.
+    let sources: Vec<String> = sources.iter().map(|source| inside(source)).collect();
+    let sources = &sources[..];
     if let Some(source) =
         sources.iter().find(|source| PatternMatcher::new(&[clean(source).trim_start_matches('!')]).is_err())
     {
@@ -189,6 +208,27 @@ fn is_left_out(root: &Path, ignore: Option<&Ignore>, source: &str) -> bool {
 /// A path of the local directory without what changes nothing.
 fn clean(path: &str) -> String {
     path.split('/').filter(|part| !matches!(*part, "" | ".")).collect::<Vec<_>>().join("/")
+}
+
+/// A path of which nothing leads above where it begins.
+fn inside(path: &str) -> String {
+    if !leads_out(path) {
+        return path.to_owned();
+    }
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            ".." => drop(parts.pop()),
+            "" | "." => {}
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
+
+/// Whether a path may name other paths.
+fn has_pattern(path: &str) -> bool {
+    path.contains(['*', '?', '[', '\\'])
 }
 
 /// Whether a source means a file, by its own path, as a pattern or by a directory above it.
@@ -258,6 +298,15 @@ impl Recipe for CopyPlan {
     }
 }
 
+/// A file that is made for an instruction.
+pub(super) struct MadeFile {
+    pub(super) name: String,
+    pub(super) contents: Vec<u8>,
+    pub(super) mode: u32,
+    /// When it was changed last; `None` is now.
+    pub(super) modified: Option<SystemTime>,
+}
+
 /// The layers of one instruction, one over the other.
 pub(super) struct Stacked<'a> {
     pub(super) plan: &'a CopyPlan,
@@ -288,7 +337,7 @@ impl Stacked<'_> {
     ) -> Result<(), StepError> {
         let copy = Copy { mode, exclude, ..self.copy_of(sources, onto) };
         let below = Stack::from_bottom_up(self.layers.iter().map(|layer| layer.digest));
-        let onto = self.context.parent.layers.under(&below);
+        let onto = if is_apart(&self.plan.transfer) { below } else { self.context.parent.layers.under(&below) };
         match self.context.workshop.store.copy(&copy, from, &onto) {
             Ok(layer) => self.layers.push(layer),
             Err(StoreError::InvalidFileSet(message)) => return Err(self.error(message)),
@@ -316,16 +365,20 @@ impl Stacked<'_> {
         if documents.is_empty() {
             return Ok(());
         }
-        let files =
-            documents.iter().map(|document| (document.name.clone(), document.content.clone().into_bytes(), 0o644));
+        let files = documents.iter().map(|document| MadeFile {
+            name: document.name.clone(),
+            contents: document.content.clone().into_bytes(),
+            mode: 0o644,
+            modified: None,
+        });
         let names: Vec<String> = documents.iter().map(|document| document.name.clone()).collect();
         self.copy_made(files, &names)
     }
 
-    /// Copies files that are made for it: name, contents and mode.
+    /// Copies files that are made for it.
     pub(super) fn copy_made(
         &mut self,
-        files: impl Iterator<Item = (String, Vec<u8>, u32)>,
+        files: impl Iterator<Item = MadeFile>,
         names: &[String],
     ) -> Result<(), StepError> {
         let from = self.layer_of(files, names)?;
@@ -333,18 +386,22 @@ impl Stacked<'_> {
         self.copy(&names, &from)
     }
 
-    /// A layer with files that are made for it: name, contents and mode.
+    /// A layer with files that are made for it.
     pub(super) fn layer_of(
         &self,
-        files: impl Iterator<Item = (String, Vec<u8>, u32)>,
+        files: impl Iterator<Item = MadeFile>,
         names: &[String],
     ) -> Result<Stack<Digest>, StepError> {
         use std::os::unix::fs::PermissionsExt;
         let directory = tempfile::tempdir().map_err(BuildError::failed)?;
-        for (name, contents, mode) in files {
+        for MadeFile { name, contents, mode, modified } in files {
             let path = directory.path().join(&name);
             fs_err::write(&path, contents).map_err(BuildError::failed)?;
             fs_err::set_permissions(&path, PermissionsExt::from_mode(mode)).map_err(BuildError::failed)?;
+            if let Some(time) = modified {
+                let file = fs_err::File::open(&path).map_err(BuildError::failed)?;
+                file.file().set_modified(time).map_err(BuildError::failed)?;
+            }
         }
         let context = Context { root: directory.path(), ignore: None, sources: names };
         let layer = self.context.workshop.store.context_layer(&context)?;
