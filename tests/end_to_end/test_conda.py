@@ -36,7 +36,7 @@ def channels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     library = Contents({"lib/libdemo.so.1": BINARY}, {"lib/libdemo.so": "libdemo.so.1"}, {"lib/libdemo.so.1": "binary"})
     lab.add("libdemo", "1.0", library)
     script = {
-        "bin/.demo-tool-post-link.sh": 'echo "$PKG_NAME $PKG_VERSION $PKG_BUILDNUM $ROOT_PREFIX $PWD" > "$PREFIX/share/posted"\n'
+        "bin/.demo-tool-post-link.sh": 'echo "$PKG_NAME $PKG_VERSION $PKG_BUILDNUM $ROOT_PREFIX $PWD $DEMO_HOME" > "$PREFIX/share/posted"\n'
         'echo "thank you" > "$PREFIX/.messages.txt"\n',
         "share/demo/kept": "kept\n",
         "etc/conda/activate.d/demo.sh": 'export DEMO_HOME="$CONDA_PREFIX/share/demo"\n',
@@ -115,7 +115,7 @@ def test_packages_are_linked_and_finished(modal: Modal, channels: Path) -> None:
     found = json.loads(result.stdout)
     assert (found["prefix"], found["path"]) == ("/opt/conda", "/opt/conda/bin")
     assert (found["home"], found["active"]) == ("/opt/conda/share/demo", ["/opt/conda", "base"])
-    posted = "demo-tool 2.0 0 /opt/conda /opt/conda/bin\n"
+    posted = "demo-tool 2.0 0 /opt/conda /opt/conda/bin /opt/conda/share/demo\n"
     assert (found["tool"], found["entry"], found["posted"]) == ("tool 2.0", "entry 2.0", posted)
     library = BINARY.replace(PREFIX.encode(), b"/opt/conda").replace(b"\0end", b"\0" * (len(PREFIX) - 10) + b"\0end")
     assert found["library"].encode("latin-1") == library

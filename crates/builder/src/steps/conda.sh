@@ -5,6 +5,8 @@ umask 022
 prefix=/opt/conda
 lists=/dev/lamina
 tab=$(printf '\t')
+# For bash, with the environment as the first argument.
+activate='for script in "$1"/etc/conda/activate.d/*.sh; do if [ -e "$script" ]; then . "$script"; fi; done;'
 
 # Shows what a script has left for the user.
 show_messages() {
@@ -14,7 +16,8 @@ show_messages() {
     fi
 }
 
-# Runs scripts of packages in their directory and with the variables of conda. A package goes although its own script fails.
+# Runs scripts of packages in their directory and with the variables of conda; those of packages that are there in the activated
+# environment. A package goes although its own script fails.
 run_scripts() {
     [ -e "$lists/conda-$1" ] || return 0
     while IFS=$tab read -r script name version number; do
@@ -25,7 +28,8 @@ run_scripts() {
             if [ "$1" = pre-link ]; then export SOURCE_DIR="${directory%/bin}"; fi
             export PATH="$directory:$PATH" ROOT_PREFIX="$prefix" PREFIX="$prefix"
             export PKG_NAME="$name" PKG_VERSION="$version" PKG_BUILDNUM="$number"
-            exec bash "$script"
+            if [ "$1" != post-link ]; then exec bash "$script"; fi
+            exec bash -c "$activate"' . "$2"' bash "$prefix" "$script"
         ) < /dev/null || {
             show_messages
             echo "the $1 script of $name failed" >&2
@@ -62,11 +66,5 @@ if [ -s "$lists/conda-requirements.txt" ]; then
 fi
 
 if [ -e "$lists/conda-activates" ]; then
-    bash -c '
-        env -0 > "$1"
-        for script in "$3"/etc/conda/activate.d/*.sh; do
-            if [ -e "$script" ]; then . "$script"; fi
-        done
-        env -0 > "$2"
-    ' bash "$1" "$2" "$prefix"
+    bash -c 'env -0 > "$2"; '"$activate"' env -0 > "$3"' bash "$prefix" "$1" "$2"
 fi
