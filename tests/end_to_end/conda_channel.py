@@ -96,7 +96,8 @@ def make(record: dict, contents: Contents, stem: str, form: str) -> bytes:
         if path in contents.prefixes:
             entry |= {"file_mode": contents.prefixes[path], "prefix_placeholder": PREFIX}
         paths.append(entry)
-    paths += [{"_path": path, "path_type": "softlink"} for path in contents.links]
+    for path, target in contents.links.items():
+        paths.append({"_path": path, "path_type": "softlink", "size_in_bytes": len(target)})
     information = {"index.json": record, "paths.json": {"paths_version": 1, "paths": paths}}
     if record.get("noarch") == "python":
         python = {"type": "python", "entry_points": [*contents.entry_points]}

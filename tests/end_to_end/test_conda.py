@@ -205,6 +205,7 @@ def test_programs_of_the_environment_work_in_shells(modal: Modal, channels: Path
     body = """{
         "list": run("conda list"), "run": run("micromamba run true"),
         "login": run("env -i bash -lc 'conda activate one; echo $ACTIVE; conda list; command -v python'"),
+        "hooked": run("env -u ENV bash -c 'eval \\"$(conda shell.bash hook)\\"; conda activate four; echo $ACTIVE; conda init bash'"),
         "posix": run("env -i sh -lc 'conda activate two; echo $ACTIVE'"),
         "interactive": run("bash -ic 'micromamba activate three; echo $ACTIVE' 2>/dev/null"),
         "settings": Path("/etc/conda/.condarc").read_text(),
@@ -215,7 +216,9 @@ def test_programs_of_the_environment_work_in_shells(modal: Modal, channels: Path
     result = build(modal, own, 'modal.Image.micromamba("3.12", force_build=True)', body)
     found = json.loads(result.stdout)
     assert (found["list"], found["run"]) == ("/opt/conda list", "/opt/conda run true")
-    assert found["login"].split("\n")[0] == "one" and found["login"].endswith("/opt/conda/bin/python"), found["login"]
+    # Also in shells that begin without the image's variables.
+    assert found["login"].split("\n") == ["one", "/opt/conda list", "/opt/conda/bin/python"], found["login"]
+    assert found["hooked"].startswith("four\nShells know about conda already"), found["hooked"]
     assert (found["posix"], found["interactive"]) == ("two", "three")
     assert found["settings"] == "channels:\n  - conda-forge\n"
     assert "# update specs: ['python=3.12', 'pip', 'micromamba']" in found["history"]

@@ -4,16 +4,22 @@ case ":$PATH:" in
     *) PATH=/opt/conda/bin:$PATH ;;
 esac
 if [ -x /opt/conda/bin/micromamba ]; then
+    # What its own `shell init` has shells set. Those that begin without the image's variables have none of them.
+    export MAMBA_EXE=/opt/conda/bin/micromamba
+    export MAMBA_ROOT_PREFIX="${MAMBA_ROOT_PREFIX:-/opt/conda}"
     if [ -n "${BASH_VERSION:-}" ]; then
-        eval "$(/opt/conda/bin/micromamba shell hook --shell bash)"
+        eval "$("$MAMBA_EXE" shell hook --shell bash)"
     else
-        eval "$(/opt/conda/bin/micromamba shell hook --shell posix)"
+        eval "$("$MAMBA_EXE" shell hook --shell posix)"
     fi
 fi
 if [ -f /opt/conda/etc/profile.d/conda.sh ]; then
     . /opt/conda/etc/profile.d/conda.sh
 elif [ -x /opt/conda/bin/micromamba ]; then
     conda() {
-        micromamba "$@"
+        case "${1-}" in
+            init | shell.*) command conda "$@" ;;
+            *) micromamba "$@" ;;
+        esac
     }
 fi

@@ -9,7 +9,7 @@ pub const PROGRAM: &str = "micromamba";
 /// Channels for those who use the program: the one that we use where none is named.
 const SETTINGS: &str = "channels:\n  - conda-forge\n";
 /// What stands in for conda, behind the environment's programs in the PATH, so that the real one comes first.
-const STAND_IN: &str = "#!/bin/sh\n# In conda's stead, which is not installed: micromamba has the same commands.\nexec /opt/conda/bin/micromamba \"$@\"\n";
+const STAND_IN: &str = include_str!("stand_in.sh");
 
 /// The files beside those of packages: what shells and programs read, with the first packages, and what stands in for conda,
 /// with the program.
@@ -48,7 +48,7 @@ mod tests {
         };
         assert_eq!(paths(true, "python"), ["/etc/profile.d/conda.sh", "/etc/conda/.condarc"]);
         assert_eq!(paths(false, PROGRAM), ["/usr/local/bin/conda"]);
-        // The texts cannot be formatted at compile time.
+        // Their texts name it as they are.
         for text in [STAND_IN, include_str!("profile.sh")] {
             assert!(text.contains(&format!("{PREFIX}/bin/{PROGRAM}")), "{text}");
         }
