@@ -65,6 +65,7 @@ def channels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lab.add("demo-early", "2.0", Contents({**said, "share/early/own": "own of 2\n"}))
     lab.add("demo-refusal", "1.0", Contents({"bin/.demo-refusal-pre-link.sh": "echo there is no room; exit 3\n"}))
     lab.add("demo-liar", "1.0", Contents({"conda-meta/python-3.11.2-0.json": "{}"}))
+    lab.add("demo-leak", "1.0", Contents({"bin/.demo-leak-pre-link.sh": 'echo "$TOKEN" > "$PREFIX/leak"\n'}))
     lab.add("demo-twelve", "1.0", depends=("python >=3.12",))
     lab.add("demo-clash", "1.0", depends=("demo-mod <2", "demo-tool >=2", "python >=3.14"))
     spoiled = next(directory.glob("lab/*/demo-spoiled-*"))
@@ -253,7 +254,7 @@ def test_packages_are_read_from_the_next_mirror(modal: Modal, channels: Path, tm
     mirrors = [(tmp_path / "half").as_uri(), (tmp_path / "full").as_uri()]
     custom = {"conda-forge": channels.as_uri()}
     settings.write_text(json.dumps({"custom_channels": custom, "mirrored_channels": {"mirrored": mirrors}}))
-    image = 'base.micromamba_install("demo-far", "demo-near", channels=["mirrored"])'
+    image = 'base.micromamba_install("demo-far", "demo-near", channels=["mirrored"], force_build=True)'
     body = 'len(Path("/opt/conda/share/far").read_text()) == len(Path("/opt/conda/share/near").read_text())'
     result = build(modal, "", image, body, CONDARC=str(settings))
     assert result.stdout.strip() == "true"
@@ -400,6 +401,11 @@ def test_lists_of_addresses_and_locks_are_taken_as_they_are(modal: Modal, channe
         (
             'base.micromamba_install("demo-twelve", channels=["lab", "conda-forge"])',
             ["while the environment holds `python 3.11.*`:", "demo-twelve 1.0", "python >=3.12", "as `python=3.12`"],
+        ),
+        (
+            'base.micromamba_install("demo-leak", channels=["lab"], '
+            'secrets=[modal.Secret.from_dict({"TOKEN": "hunter2-hunter2"})])',
+            ["contains the value of the secret `TOKEN`", "opt/conda/leak"],
         ),
         (
             'base.micromamba_install("demo-refusal", channels=["lab"])',
