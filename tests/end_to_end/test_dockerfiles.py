@@ -61,6 +61,8 @@ def test_variables_are_those_of_buildkit(modal: Modal) -> None:
         "RUN echo $NAME $GIVEN $A $B $C ${D:-none} > /seen",
         "WORKDIR /srv/${C}",
         "WORKDIR below",
+        "WORKDIR $NOWHERE",
+        "USER $NOBODY",
     )
     shown = "cat /seen; pwd; echo $NAME $GIVEN $A $B; stat -c '%a %u' /srv/yes/below"
     expected = "image given later $NAME yes none\n/srv/yes/below\nimage later $NAME\n755 0\n"

@@ -53,11 +53,8 @@ pub(super) fn apply(step: &DockerfileStep, state: &mut State) -> Result<(), Buil
             }
         }
         Action::User(user) => {
-            let user = expand_one(step, state, user)?;
-            if user.is_empty() {
-                return Err(mistake(step, "it names no user: a variable in it is empty or not set"));
-            }
-            state.config.user = Some(user);
+            // Nobody is root, as with Docker: a variable that is empty or not set.
+            state.config.user = Some(expand_one(step, state, user)?).filter(|user| !user.is_empty());
         }
         Action::Shell(words) => state.config.shell = Some(words.clone()),
         Action::Entrypoint(command) => {

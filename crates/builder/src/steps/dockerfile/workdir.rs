@@ -5,7 +5,7 @@ use lamina_image::{DockerfileStep, Facts, KeyMaterial, RuntimeConfig};
 
 use lamina_store::Placed;
 
-use super::{expand_one, ids, mistake};
+use super::{expand_one, ids};
 use crate::BuildError;
 use crate::log::StepLog;
 use crate::steps::{Made, Planning, Recipe, StepContext, StepError};
@@ -21,10 +21,8 @@ pub(super) fn plan(
     planning: &Planning<'_>,
     material: &mut KeyMaterial,
 ) -> Result<Box<dyn Recipe>, BuildError> {
+    // One that names nothing stays where it is, as with Docker: a variable in it is empty or not set.
     let path = expand_one(step, planning.parent, path)?;
-    if path.is_empty() {
-        return Err(mistake(step, "it names no directory: a variable in it is empty or not set"));
-    }
     let mut config = planning.parent.config.clone();
     config.enter_directory(&path);
     let path = config.working_directory.unwrap_or(path);
