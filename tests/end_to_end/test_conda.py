@@ -207,6 +207,8 @@ def test_programs_of_the_environment_work_in_shells(modal: Modal, channels: Path
         "list": run("conda list"), "run": run("micromamba run true"),
         "login": run("env -i bash -lc 'conda activate one; echo $ACTIVE; conda list; command -v python'"),
         "hooked": run("env -u ENV bash -c 'eval \\"$(conda shell.bash hook)\\"; conda activate four; echo $ACTIVE; conda init bash'"),
+        "config": run("conda config --add channels lab --set channel_priority strict; conda config --show channels"),
+        "captured": run("conda run --no-capture-output -n base true; conda run -n base --no-capture-output true --live-stream"),
         "posix": run("env -i sh -lc 'conda activate two; echo $ACTIVE'"),
         "interactive": run("bash -ic 'micromamba activate three; echo $ACTIVE' 2>/dev/null"),
         "settings": Path("/etc/conda/.condarc").read_text(),
@@ -221,6 +223,9 @@ def test_programs_of_the_environment_work_in_shells(modal: Modal, channels: Path
     assert found["login"].split("\n") == ["one", "/opt/conda list", "/opt/conda/bin/python"], found["login"]
     assert found["hooked"].startswith("four\nShells know about conda already"), found["hooked"]
     assert (found["posix"], found["interactive"]) == ("two", "three")
+    settings = ("prepend channels lab", "set channel_priority strict", "list channels")
+    assert found["config"].split("\n") == [f"/opt/conda config {setting}" for setting in settings]
+    assert found["captured"].split("\n") == [f"/opt/conda run -n base true{own}" for own in ("", " --live-stream")]
     assert found["settings"] == "channels:\n  - conda-forge\n"
     assert "# update specs: ['python=3.12', 'pip', 'micromamba']" in found["history"]
     assert found["source"] == "/opt/conda/pkgs/micromamba-2.3.0-0"

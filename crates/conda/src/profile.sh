@@ -18,8 +18,8 @@ if [ -f /opt/conda/etc/profile.d/conda.sh ]; then
 elif [ -x /opt/conda/bin/micromamba ]; then
     conda() {
         case "${1-}" in
-            init | shell.*) command conda "$@" ;;
-            *) micromamba "$@" ;;
+            activate | deactivate | install | update | upgrade | remove | uninstall) micromamba "$@" ;;
+            *) command conda "$@" ;;
         esac
     }
 fi
