@@ -21,7 +21,7 @@ enum Stage {
     Expected,
     /// So many bytes of it are in this file.
     Coming(Arc<File>, u64),
-    /// It is there whole, and is what its digest says; in this file, if it has come just now.
+    /// It is there whole, and is what its digest says; in this file, if somebody reads that.
     Here(Option<Arc<File>>),
     /// It will not come.
     Lost,
@@ -57,7 +57,8 @@ impl Arrivals {
     pub(crate) fn arrived(&self, index: usize) {
         self.change(|layers| {
             layers[index] = match &layers[index] {
-                Stage::Coming(file, _) => Stage::Here(Some(Arc::clone(file))),
+                Stage::Coming(file, _) if Arc::strong_count(file) > 1 => Stage::Here(Some(Arc::clone(file))),
+                // Hundreds of layers that wait to be unpacked would take all descriptors that a process may have.
                 _ => Stage::Here(None),
             };
         });
@@ -227,6 +228,16 @@ mod tests {
         let (reader, mut writer) = io::pipe().unwrap();
         drop(reader);
         assert!(!arrival.tell(&coming, &mut writer, &|| false));
+    }
+
+    #[test]
+    fn what_nobody_reads_is_closed_once_it_is_there() {
+        let arrivals = Arrivals::new(2);
+        (0..2).for_each(|index| arrivals.hear(index, Coming::Bytes(&file(), 1)));
+        let _reader = arrivals.get(1).coming();
+        (0..2).for_each(|index| arrivals.arrived(index));
+        let are_open: Vec<_> = arrivals.layers().iter().map(|stage| matches!(stage, Stage::Here(Some(_)))).collect();
+        assert_eq!(are_open, [false, true]);
     }
 
     #[test]
