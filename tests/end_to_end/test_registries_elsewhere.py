@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import ssl
+import threading
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,28 @@ def test_what_a_mirror_does_not_give_comes_from_the_next_place(modal: Modal) -> 
         assert (
             f"the registry `{origin.address}` has `{origin.address}/team/app:v2`, but lacks its part `sha256:" in said
         )
+
+
+def test_what_a_mirror_makes_up_is_not_what_is_said_of_the_image(modal: Modal) -> None:
+    """It is unpacked while it comes, and of an owner that the store does not have."""
+    with serving() as mirror, serving() as origin:
+        host = f"m{mirror.address.rpartition(':')[2]}.example"
+        settings = modal.directory / "registries.conf"
+        mirrored = f'[[registry.mirror]]\nlocation = "{mirror.address}/mirrored"\n'
+        settings.write_text(f'[[registry]]\nprefix = "{host}"\nlocation = "{origin.address}"\n{mirrored}')
+        modal.environment["CONTAINERS_REGISTRIES_CONF"] = str(settings)
+        files = [("etc", None), ("etc/three", mirror.address.encode() + bytes(1 << 20))]
+        right, other = archive(*files), archive(*files, uid=2_000_000_000)
+        for each in (mirror, origin):
+            described = each.blob(right, "application/vnd.oci.image.layer.v1.tar")
+            each.put("v1", right)
+            each.put_manifest("v1", {**json.loads(each.manifests["v1"]), "layers": [described]})
+        name, rest = described["digest"], threading.Event()
+        mirror.blobs[name] = other
+        mirror.held[name] = (len(other) - 512, rest)
+        threading.Timer(1, rest.set).start()
+        assert build(modal, repr(f"{host}/team/app:v1")).stdout.startswith("im-")
+        assert f"/v2/team/app/blobs/{name}" in origin.requests
 
 
 @pytest.mark.parametrize("wants_client", [False, True])

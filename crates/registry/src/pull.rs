@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use data_encoding::HEXLOWER;
 use lamina_events::{CancelToken, Cancelled};
 use lamina_fetch::{Coming, Download, FetchError, Progress};
-use lamina_ground::Stack;
+use lamina_ground::{Stack, Subject};
 use lamina_image::Digest;
 use lamina_store::{JobError, Store, Work};
 use sha2::{Digest as _, Sha256};
@@ -163,7 +163,7 @@ pub fn unpack(
         let (unpacked, was_whole) = unpack_coming(part, arrival, &file, below, store, reserve)?;
         match unpacked {
             // It may have come to an end too early, or be another file than its digest says.
-            Err(RegistryError::Job(error)) if error.kind == MALFORMED && !was_whole => {}
+            Err(error) if is_of_the_layer(&error) && !was_whole => {}
             unpacked => return unpacked,
         }
     }
@@ -173,6 +173,17 @@ pub fn unpack(
     let path = directory.join(&part.download.sha256);
     let file = fs_err::File::open(&path).map_err(FetchError::Io)?;
     unpack_files(part, Source::Files(Vec::new()), &[file.as_fd()], below, store, reserve)
+}
+
+/// Whether other bytes may be unpacked where these could not.
+fn is_of_the_layer(error: &RegistryError) -> bool {
+    match error {
+        RegistryError::Stranger(_) => true,
+        RegistryError::Job(error) => {
+            error.kind == MALFORMED || error.refusal.is_some_and(|refusal| refusal.subject == Subject::Image)
+        }
+        _ => false,
+    }
 }
 
 /// Unpacks a layer while it comes. Answers, too, whether all of it was there, and as its digest says, when that ended.
