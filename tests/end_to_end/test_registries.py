@@ -324,6 +324,22 @@ def test_an_interrupted_download_goes_on(modal: Modal, registry: Registry, numbe
     assert not partial.exists()
 
 
+def test_a_download_that_filled_the_disk_goes_on(modal: Modal, registry: Registry) -> None:
+    registry.put("v1", archive(("etc", None), ("etc/larger", os.urandom(6 << 20))))
+    modal("image", "list")
+    script = """
+        mount -t tmpfs -o size=4m none "$MODAL_STORE/downloads" || exit 99
+        "$@" 2>&1 && exit 1
+        mount -o remount,size=40m "$MODAL_STORE/downloads" && "$@"
+    """
+    pull = [command(), "image", "pull", f"{registry.address}/team/app:v1"]
+    result = modal.run(["unshare", "--mount", "sh", "-c", script, "sh", *pull], check=False)
+    if result.code == 99 or "unshare" in result.stderr:
+        pytest.skip("nothing can be mounted here")
+    assert result.code == 0 and "the disk of the store is full" in result.stdout, result
+    assert result.stdout.splitlines()[-1].startswith("im-") and registry.ranges == [f"bytes={4 << 20}-"]
+
+
 def test_an_archive_does_not_fill_the_disk(modal: Modal, registry: Registry) -> None:
     registry.put("v1", archive(("bomb", registry.address.encode() + bytes(200 << 20))))
     reference = repr(f"{registry.address}/team/app:v1")

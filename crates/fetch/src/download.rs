@@ -1,6 +1,7 @@
 //! Files that go to disk under their digest.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -74,7 +75,7 @@ impl Client {
         let Some(partial) = partial? else { return Ok(path) };
         let mut exchange = IntoFile::new(download, partial, progress, follow)?;
         let done = if exchange.finished()? { Ok(()) } else { self.exchange(&download.url, &mut exchange) };
-        if matches!(done, Err(FetchError::Digest { .. } | FetchError::TooLarge { .. } | FetchError::Io(_))) {
+        if done.as_ref().is_err_and(is_spoilt) {
             exchange.partial.discard();
         }
         done?;
@@ -243,7 +244,7 @@ impl Exchange for IntoFile<'_> {
         // A connection that broke quietly gives a short file; trying again may help. A full-length one is another file,
         // unless its parts are of different ones.
         if size.is_some_and(|size| self.partial.length() < size) {
-            return Err(Failure::passing(std::io::Error::from(std::io::ErrorKind::UnexpectedEof)));
+            return Err(Failure::passing(std::io::Error::from(ErrorKind::UnexpectedEof)));
         }
         if self.is_joined {
             (self.follow)(Coming::Anew);
@@ -257,6 +258,16 @@ impl Exchange for IntoFile<'_> {
         let has_come_further = self.partial.length() >= self.reached + WORTHWHILE;
         self.reached = self.reached.max(self.partial.length());
         has_come_further
+    }
+}
+
+/// Whether what came of a file before this error is of no use to the next attempt.
+pub(crate) fn is_spoilt(error: &FetchError) -> bool {
+    match error {
+        FetchError::Digest { .. } | FetchError::TooLarge { .. } => true,
+        // Once the disk has room again, the rest is fetched.
+        FetchError::Io(error) => !matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded),
+        _ => false,
     }
 }
 

@@ -10,7 +10,7 @@ use lamina_events::CancelToken;
 use sha2::{Digest as _, Sha256};
 
 use crate::FetchError;
-use crate::download::{BUFFER_LENGTH, LARGEST, Progress, WORTHWHILE, stored};
+use crate::download::{BUFFER_LENGTH, LARGEST, Progress, WORTHWHILE, is_spoilt, stored};
 use crate::exchange::{Exchange, Failure, Header, Received};
 use crate::partial::{PREFIX, Partial};
 
@@ -63,8 +63,7 @@ impl<'a> IntoUnknown<'a> {
 
     /// Names the file by what has come, or leaves what has come to the next attempt.
     pub(crate) fn end(mut self, done: Result<(), FetchError>, directory: &Path) -> Result<PathBuf, FetchError> {
-        let is_spoilt = matches!(done, Err(FetchError::TooLarge { .. } | FetchError::Io(_)));
-        if is_spoilt || self.version.is_none() {
+        if done.as_ref().is_err_and(is_spoilt) || self.version.is_none() {
             self.partial.discard();
         }
         if self.partial.is_kept() && done.is_ok() {
