@@ -248,7 +248,7 @@ def test_what_a_name_comes_from_is_said(modal: Modal, tmp_path: Path, below: str
 def test_what_breaks_on_the_way_goes_on(modal: Modal, name: str, proxy: Proxy) -> None:
     reference = f"{proxy.address}/broken/{name.split(':', maxsplit=1)[0]}:v1"
     proxy.wants_token = True
-    proxy.faults = {"PATCH": ["cut", 429, 503], "PUT": [500], "POST": ["gone"], "HEAD": [502]}
+    proxy.faults = {"PATCH": ["cut", 429, 503, 401], "PUT": [500], "POST": ["gone"], "HEAD": [502]}
     modal("image", "push", name, reference)
     assert proxy.scopes[0] == [f"repository:broken/{name.split(':', maxsplit=1)[0]}:pull,push"]
     assert any(request.startswith("GET") and "uploads" in request for request in proxy.requests)

@@ -54,7 +54,13 @@ impl Sending<'_> {
                 }
             }
         };
-        let sent = client.with_headers(Vec::new()).send_file(file, size, &mut stand);
+        let client = client.with_headers(Vec::new());
+        let mut sent = client.send_file(file, size, &mut stand);
+        // Between the beginning and this, an archive may have been made, for longer than a login lasts. Asking how far the upload
+        // is gets a new one.
+        if sent.as_ref().is_ok_and(|response| response.status == 401) {
+            sent = client.send_file(file, size, &mut stand);
+        }
         if let Some(error) = refused {
             return Err(error);
         }
