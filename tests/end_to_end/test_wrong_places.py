@@ -60,6 +60,14 @@ def test_output_that_cannot_be_written_is_an_error(modal: Modal) -> None:
         result = modal.run(["sh", "-c", f"'{command()}' {arguments} > /dev/full"], check=False)
         assert result.code == 1 and "No space left on device" in result.stderr, arguments
         assert "MODAL_STORE" not in result.stderr
+    name = f"full-{os.getpid()}"
+    modal("volume", "create", name)
+    modal.write("data", "x")
+    modal("volume", "put", name, "data", "data")
+    result = modal("volume", "get", name, "data", "/dev/full", check=False)
+    modal("volume", "delete", "--yes", name)
+    assert result.code == 1 and "the volume's `data` cannot be written there: No space left" in result.stderr, result
+    assert "MODAL_STORE" not in result.stderr
 
 
 def test_a_step_that_writes_elsewhere_is_not_told_that_the_disk_is_full(modal: Modal) -> None:

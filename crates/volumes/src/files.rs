@@ -1,6 +1,7 @@
 //! Listing, reading and removing files of a volume.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 
 use lamina_ground::Subject;
@@ -176,6 +177,16 @@ impl Listing {
     }
 }
 
+/// Why a file did not get out of the volume. A disk that is full is the one that it goes to.
+fn not_copied(path: &Inside, error: &std::io::Error) -> JobError {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge | ErrorKind::BrokenPipe => {
+            JobError::refused(Subject::Local, format!("the volume's `{path}` cannot be written there: {error}"), error)
+        }
+        _ => failed(path, error),
+    }
+}
+
 pub(crate) fn failed(path: &Inside, error: &std::io::Error) -> JobError {
     JobError::refused(Subject::Store, format!("using the volume's `{path}` failed: {error}"), error)
 }
@@ -208,7 +219,7 @@ impl Job for ReadFile {
         let path = Inside::new(&self.path)?;
         let (mut file, _) = open_file(&Tree::open(context, &self.volume)?, &path)?;
         let target = fds.into_iter().next().ok_or_else(|| JobError::new(JobError::STORE, "nothing to write to"))?;
-        sparse::copy(&mut file, &mut File::from(target)).map_err(|error| failed(&path, &error))
+        sparse::copy(&mut file, &mut File::from(target)).map_err(|error| not_copied(&path, &error))
     }
 }
 
