@@ -242,9 +242,9 @@ impl Archives<'_> {
 }
 
 /// A reader that ends with a cancellation.
-struct Until<'a, R> {
-    inner: R,
-    cancel: &'a CancelToken,
+pub(super) struct Until<'a, R> {
+    pub(super) inner: R,
+    pub(super) cancel: &'a CancelToken,
 }
 
 impl<R: Read> Read for Until<'_, R> {

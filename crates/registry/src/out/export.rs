@@ -5,9 +5,10 @@ use std::io::{self, BufWriter, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use lamina_store::{ArchiveRecord, Metadata};
+use lamina_store::{ArchiveRecord, Metadata, StoreError};
 use serde_json::json;
 
+use super::blobs::Until;
 use super::document::{Document, MANIFEST_TYPE, configuration, manifest};
 use super::tar::{Kind, Times, Writer};
 use super::{OutLayer, Outgoing};
@@ -92,7 +93,7 @@ impl Outgoing<'_> {
         for layer in &self.layers {
             let (record, file) = self.archives().get(layer)?;
             if !archives.iter().any(|other| other.sha256 == record.sha256) {
-                output.put(&blob(&record.sha256), record.size, &mut file.take(record.size))?;
+                self.put_archive(output, &blob(&record.sha256), &record, file)?;
             }
             archives.push(record);
             self.advanced(archives.len());
@@ -115,6 +116,20 @@ impl Outgoing<'_> {
         Ok(output.put_document("index.json", &index.bytes)?)
     }
 
+    /// Puts a layer's archive where it belongs, unless that is stopped.
+    fn put_archive(
+        &self,
+        output: &mut dyn Output,
+        path: &str,
+        record: &ArchiveRecord,
+        file: File,
+    ) -> Result<(), RegistryError> {
+        let mut contents = Until { inner: file.take(record.size), cancel: self.cancel };
+        let put = output.put(path, record.size, &mut contents);
+        self.cancel.check().map_err(StoreError::from)?;
+        Ok(put?)
+    }
+
     fn write_docker(&self, output: &mut Tar<BufWriter<File>>, tag: Option<&str>) -> Result<(), RegistryError> {
         let can_go_back = output.0.can_go_back()?;
         let mut archives: Vec<ArchiveRecord> = Vec::with_capacity(self.layers.len());
@@ -123,9 +138,9 @@ impl Outgoing<'_> {
             let record = if can_go_back {
                 self.put_straight(output, layer, is_there)?
             } else {
-                let (record, mut file) = self.archives().get_plain(layer)?;
+                let (record, file) = self.archives().get_plain(layer)?;
                 if !is_there(&record) {
-                    output.put(&in_docker(&record), record.size, &mut file)?;
+                    self.put_archive(output, &in_docker(&record), &record, file)?;
                 }
                 record
             };
