@@ -6,15 +6,18 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tarfile
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import Modal, command
 from played_proxy import Proxy, proxying
+from played_registry import archive, serving
 
 BUILD = """
 import modal
@@ -110,6 +113,21 @@ def test_archives_are_the_same_every_time(modal: Modal, name: str, tmp_path: Pat
         assert {member.mtime for member in archive.getmembers()} == {946684800}
 
 
+def test_an_export_that_is_interrupted_ends_in_the_middle_of_a_layer(modal: Modal) -> None:
+    length = 16 << 20
+    with serving() as registry:
+        registry.put("v1", archive(("large", os.urandom(length))))
+        image = modal("image", "pull", f"{registry.address}/team/app:v1").stdout.strip()
+    process = modal.start("image", "export", image, "--format", "oci-archive", "-o", "-")
+    output = process.stdout.buffer
+    output.read(4096)
+    # It waits for whoever reads, and has a moment to hear of the interrupt.
+    os.killpg(process.pid, signal.SIGINT)
+    time.sleep(1)
+    assert len(output.read()) < length
+    assert process.wait(timeout=30) == 130
+
+
 def test_what_cannot_be_exported_is_said(modal: Modal, tmp_path: Path) -> None:
     def refused(*arguments: str, code: int = 1) -> str:
         result = modal("image", "export", *arguments, check=False)
@@ -203,8 +221,8 @@ def test_an_image_comes_back_as_it_went(modal: Modal, fresh_store: Modal, name: 
     assert "3 layers of a registry have another digest than there" in asked.stderr
     packed = json.loads(peer("skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{behind}:v4"))
     assert {layer["mediaType"].rsplit("+", 1)[1] for layer in packed["layers"]} == {"gzip"}
-    for archive in (fresh_store.store / "downloads").iterdir():
-        archive.unlink()
+    for kept in (fresh_store.store / "downloads").iterdir():
+        kept.unlink()
     said = fresh_store(
         "image", "export", found, "--format", "oci-archive", "-o", "x.tar", "--compression", "gzip"
     ).stderr
@@ -293,7 +311,8 @@ def test_a_push_that_fails_publishes_nothing(modal: Modal, name: str, proxy: Pro
     assert "digest" in refused(f"{proxy.address}/gone/x@sha256:{'0' * 64}")
     usage = modal("image", "push", name, "UPPER", check=False)
     assert usage.code == 2 and "`UPPER` names no image" in usage.stderr
-    proxy.faults = {}
+    # An upload that is forgotten is begun anew.
+    proxy.faults = {"PATCH": [404]}
     modal("image", "push", name, reference)
 
 

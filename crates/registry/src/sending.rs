@@ -56,9 +56,9 @@ impl Sending<'_> {
         };
         let client = client.with_headers(Vec::new());
         let mut sent = client.send_file(file, size, &mut stand);
-        // Between the beginning and this, an archive may have been made, for longer than a login lasts. Asking how far the upload
-        // is gets a new one.
-        if sent.as_ref().is_ok_and(|response| response.status == 401) {
+        // Between the beginning and this, an archive may have been made, for longer than a login lasts, or than the registry
+        // remembers. Asking how far the upload is gets a new login, or shows that it is to be begun anew.
+        if sent.as_ref().is_ok_and(|response| matches!(response.status, 401 | 404 | 416)) {
             sent = client.send_file(file, size, &mut stand);
         }
         if let Some(error) = refused {
