@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use lamina_fetch::Coming;
 
@@ -21,8 +21,9 @@ enum Stage {
     Expected,
     /// So many bytes of it are in this file.
     Coming(Arc<File>, u64),
-    /// It is there whole, and is what its digest says; in this file, if somebody reads that.
-    Here(Option<Arc<File>>),
+    /// It is there whole, and is what its digest says. Who reads the file in which it came has all of it; for others that is not
+    /// kept open: hundreds of layers would take all descriptors that a process may have.
+    Here(Weak<File>),
     /// It will not come.
     Lost,
 }
@@ -56,11 +57,10 @@ impl Arrivals {
     /// A layer is there.
     pub(crate) fn arrived(&self, index: usize) {
         self.change(|layers| {
-            layers[index] = match &layers[index] {
-                Stage::Coming(file, _) if Arc::strong_count(file) > 1 => Stage::Here(Some(Arc::clone(file))),
-                // Hundreds of layers that wait to be unpacked would take all descriptors that a process may have.
-                _ => Stage::Here(None),
-            };
+            layers[index] = Stage::Here(match &layers[index] {
+                Stage::Coming(file, _) => Arc::downgrade(file),
+                _ => Weak::new(),
+            });
         });
     }
 
@@ -144,7 +144,7 @@ impl Arrival<'_> {
             let notice = match &layers[index] {
                 _ if is_over() => return false,
                 Stage::Coming(in_file, length) if Arc::ptr_eq(in_file, file) => Notice::Length(*length),
-                Stage::Here(Some(in_file)) if Arc::ptr_eq(in_file, file) => Notice::Whole,
+                Stage::Here(in_file) if in_file.as_ptr() == Arc::as_ptr(file) => Notice::Whole,
                 _ => return false,
             };
             drop(layers);
@@ -207,7 +207,7 @@ mod tests {
         let again = |arrivals: &Arrivals| {
             arrivals.change(|layers| {
                 // At once, so that nobody sees the stages between.
-                layers[0] = Stage::Here(Some(Arc::new(file())));
+                layers[0] = Stage::Here(Arc::downgrade(&Arc::new(file())));
             });
         };
         let anew = |arrivals: &Arrivals| arrivals.hear(0, Coming::Anew);
@@ -234,10 +234,13 @@ mod tests {
     fn what_nobody_reads_is_closed_once_it_is_there() {
         let arrivals = Arrivals::new(2);
         (0..2).for_each(|index| arrivals.hear(index, Coming::Bytes(&file(), 1)));
-        let _reader = arrivals.get(1).coming();
+        let reader = arrivals.get(1).coming();
         (0..2).for_each(|index| arrivals.arrived(index));
-        let are_open: Vec<_> = arrivals.layers().iter().map(|stage| matches!(stage, Stage::Here(Some(_)))).collect();
-        assert_eq!(are_open, [false, true]);
+        let is_open = |stage: &Stage| matches!(stage, Stage::Here(file) if file.strong_count() > 0);
+        let are_open = || arrivals.layers().iter().map(is_open).collect::<Vec<_>>();
+        assert_eq!(are_open(), [false, true]);
+        drop(reader);
+        assert_eq!(are_open(), [false, false]);
     }
 
     #[test]
