@@ -385,6 +385,14 @@ def test_a_layer_is_unpacked_while_it_comes(modal: Modal, registry: Registry) ->
     assert unpacked
 
 
+def test_a_layer_that_is_in_an_image_twice_comes_once(modal: Modal, registry: Registry) -> None:
+    layer = archive(("etc", None), ("etc/large", os.urandom(1 << 20)))
+    registry.put("v1", layer, lowest(registry), layer)
+    blob = json.loads(registry.manifests["v1"])["layers"][0]["digest"]
+    assert build(modal, repr(f"{registry.address}/team/app:v1")).stdout.startswith("im-")
+    assert registry.requests.count(f"/v2/team/app/blobs/{blob}") == 1
+
+
 def test_a_layer_that_comes_anew_is_unpacked_anew(modal: Modal, registry: Registry) -> None:
     layer = archive(("etc", None), ("etc/large", os.urandom(3 << 20)))
     registry.put("v1", layer)

@@ -39,14 +39,14 @@ impl Registry {
         let stop = CancelToken::new();
         let stopping = stop.clone();
         let _guard = self.client().cancel().on_cancel(move || stopping.cancel());
-        let downloads: Vec<_> = parts.iter().map(|part| part.download.clone()).collect();
-        let arrivals = Arrivals::new(parts.len());
+        let (downloads, places) = distinct(parts);
+        let arrivals = Arrivals::new(downloads.len());
         std::thread::scope(|scope| {
             let fetching = scope.spawn(|| {
                 let _open = arrivals.open();
                 self.download(&downloads, directory, connections, progress, &stop, &arrivals)
             });
-            let taken = (0..parts.len()).try_for_each(|index| take(index, arrivals.get(index)));
+            let taken = places.iter().enumerate().try_for_each(|(index, place)| take(index, arrivals.get(*place)));
             // Nobody can take what does not come, and the downloads say why it does not.
             let have_lost = arrivals.have_lost();
             if taken.is_err() {
@@ -115,6 +115,20 @@ impl Registry {
         };
         fetched.map_err(|error| self.refused(error))
     }
+}
+
+/// What is to be fetched for these layers, each archive once, and which of those each layer is: some, above all empty ones, are in an
+/// image several times.
+fn distinct(parts: &[&Part]) -> (Vec<Download>, Vec<usize>) {
+    let mut downloads: Vec<Download> = Vec::new();
+    let mut place = |part: &&Part| {
+        downloads.iter().position(|other| other.sha256 == part.download.sha256).unwrap_or_else(|| {
+            downloads.push(part.download.clone());
+            downloads.len() - 1
+        })
+    };
+    let places = parts.iter().map(&mut place).collect();
+    (downloads, places)
 }
 
 /// Unpacks an archive that is no image's, called `name` in messages, as a layer over those below.

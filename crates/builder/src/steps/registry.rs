@@ -1,6 +1,7 @@
 //! `from_registry`.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -260,7 +261,9 @@ impl Layers<'_> {
         let pieces = self.fetch_lacking(missing, log)?;
         let whole: Vec<_> = (0..missing.len()).filter(|index| pieces[*index].is_none()).collect();
         let wanted: Vec<_> = whole.iter().map(|index| &missing[*index]).collect();
-        let total: u64 = wanted.iter().filter_map(|part| part.size()).sum();
+        // What is in the image several times comes once.
+        let distinct: HashMap<_, _> = wanted.iter().map(|part| (part.sha256(), part.size())).collect();
+        let total: u64 = distinct.into_values().flatten().sum();
         let have_come = AtomicU64::new(0);
         let progress = |bytes| {
             have_come.store(bytes, Ordering::Relaxed);
