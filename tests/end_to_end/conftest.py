@@ -6,6 +6,7 @@ One store serves the whole session, so that the base is made once; tests that mu
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pwd
@@ -173,14 +174,25 @@ def remove(store: Path) -> None:
 @pytest.fixture(scope="session")
 def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     kept = os.environ.get("MODAL_TEST_STORE")
+    if kept and (worker := os.environ.get("PYTEST_XDIST_WORKER")):
+        kept += f"-{worker}"
     store = Path(kept) if kept else tmp_path_factory.mktemp("store") / "store"
     yield store
     if not kept:
         remove(store)
 
 
+@contextmanager
+def accounts() -> Iterator[None]:
+    """Their files are changed by one at a time: programs that find them locked fail."""
+    with open("/var/tmp/lamina-accounts", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def remove_user(name: str, home: Path) -> None:
-    subprocess.run(["userdel", "--remove", "--force", name], check=False, capture_output=True)
+    with accounts():
+        subprocess.run(["userdel", "--remove", "--force", name], check=False, capture_output=True)
     shutil.rmtree(home, ignore_errors=True)
 
 
@@ -195,12 +207,13 @@ def user(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReques
     name = f"lamina-{os.getpid()}"
     home = Path(f"/var/tmp/{name}")
     try:
-        subprocess.run(["useradd", "--create-home", "--home-dir", home, name], check=True)
-        subordinate = getattr(request, "param", True)
-        for kind in ("uids", "gids"):
-            flag = "--add-sub" if subordinate else "--del-sub"
-            bounds = "1879048192-1879113727" if subordinate else "0-4294967294"
-            subprocess.run(["usermod", f"{flag}{kind}", bounds, name], check=True)
+        with accounts():
+            subprocess.run(["useradd", "--create-home", "--home-dir", home, name], check=True)
+            subordinate = getattr(request, "param", True)
+            for kind in ("uids", "gids"):
+                flag = "--add-sub" if subordinate else "--del-sub"
+                bounds = "1879048192-1879113727" if subordinate else "0-4294967294"
+                subprocess.run(["usermod", f"{flag}{kind}", bounds, name], check=True)
         modal = UserModal(name, home)
         subprocess.run(["chown", "-R", name, home], check=True)
         yield modal

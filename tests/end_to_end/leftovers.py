@@ -8,6 +8,9 @@ from pathlib import Path
 
 from conftest import Modal
 
+#: A word that processes of steps have in their command lines, where tests want them found whatever else they lose.
+MARKER = f"marker-{os.getpid()}"
+
 
 def processes(store: Path) -> list[str]:
     """Processes that work on this store: by their environment, or by what they have mounted."""
@@ -21,7 +24,7 @@ def processes(store: Path) -> list[str]:
             line = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode()
         except OSError:
             continue
-        if f"MODAL_STORE={store}".encode() in environment or str(store).encode() in mounts or "marker-sleep" in line:
+        if f"MODAL_STORE={store}".encode() in environment or str(store).encode() in mounts or MARKER in line:
             found.append(line)
     return found
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 from conftest import Modal
-from leftovers import clean
+from leftovers import MARKER, clean
 
 HEAD = 'import modal\nbase = modal.Image.debian_slim(python_version="3.11")\n'
 
@@ -31,7 +31,7 @@ def wait_for(process: subprocess.Popen, event: str) -> None:
 @pytest.mark.parametrize("phase", ["build", "function"])
 def test_an_interrupted_run_leaves_nothing(modal: Modal, number: signal.Signals, code: int, phase: str) -> None:
     modal("run", "-q", str(modal.write("warm.py", program("base"))))
-    slow = "sleep 300 marker-sleep & sleep 300"
+    slow = f"sh -c 'sleep 300; : {MARKER}' & sleep 300"
     if phase == "build":
         modal.write("app.py", program(f"base.run_commands({slow!r})"))
         event = "step_started"

@@ -10,7 +10,7 @@ import time
 
 import pytest
 from conftest import Modal
-from leftovers import clean
+from leftovers import MARKER, clean
 from pseudo_terminal import PseudoTerminal
 
 HEAD = """
@@ -188,7 +188,7 @@ def test_while_a_container_imports_the_program(modal: Modal, how: str) -> None:
 @EVERY_WAY
 def test_while_a_command_step_runs(modal: Modal, how: str) -> None:
     warm(modal)
-    modal.write("app.py", with_step('run_commands("sleep 300 marker-sleep & echo working; sleep 300")'))
+    modal.write("app.py", with_step(f"""run_commands("sh -c 'sleep 300; : {MARKER}' & echo working; sleep 300")"""))
     terminal = PseudoTerminal(modal, "run", "app.py")
     terminal.wait_for("working")
     interrupt(modal, terminal, how)
