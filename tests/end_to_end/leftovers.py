@@ -56,9 +56,11 @@ def leftovers(modal: Modal) -> dict[str, list[str]]:
     }
 
 
-def clean(modal: Modal, patience: float = 20) -> None:
+def clean(modal: Modal, patience: float = 60) -> None:
     """Everything ends within moments, or a while where the machine is busy; what is left after that is left for good."""
     until = time.monotonic() + patience
-    while any(leftovers(modal).values()) and time.monotonic() < until:
+    left = leftovers(modal)
+    while any(left.values()) and time.monotonic() < until:
         time.sleep(0.1)
-    assert not any(leftovers(modal).values()), leftovers(modal)
+        left = leftovers(modal)
+    assert not any(left.values()), left
