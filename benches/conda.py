@@ -31,6 +31,9 @@ class Rattler:
         self.lamina = lamina
         self.place = machine.directory("rattler")
 
+    def missing(self) -> None:
+        """Nothing: it can be had everywhere."""
+
     def ready(self) -> None:
         """Installs it."""
         python = self.place / "venv/bin/python"
@@ -51,10 +54,37 @@ class Rattler:
         return self.machine.run([self.place / "venv/bin/python", program, *map(str, words)], peer=False)[0]
 
 
+class Micromamba:
+    """The program `micromamba`, where the PATH has it."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.place = machine.directory("micromamba")
+        self.program = shutil.which("micromamba")
+
+    def missing(self) -> str | None:
+        """Why it cannot take part, and what to do about it."""
+        return None if self.program else "`micromamba` is not installed: put it on the PATH"
+
+    def ready(self) -> None:
+        """It is."""
+
+    def environment(self, channel: Path, *packages: str) -> float:
+        """As that of `Rattler`."""
+        prefix = self.place / "prefix"
+        shutil.rmtree(prefix, ignore_errors=True)
+        os.sync()
+        options = ["--yes", "--quiet", "--no-rc", "--override-channels", "--channel", channel.as_uri()]
+        env = {"MAMBA_ROOT_PREFIX": str(self.place / "root"), "HOME": str(self.place)}
+        return self.machine.run([self.program, "create", *options, "--prefix", prefix, *packages], peer=False, env=env)[
+            0
+        ]
+
+
 def conda_environment(machine: Machine, lamina: Lamina) -> list[Row]:
     """B9."""
     channels = machine.directory("channels")
-    rattler = Rattler(machine, lamina)
+    rattler, micromamba = Rattler(machine, lamina), Micromamba(machine)
     env = {"MODAL_CONDA_CHANNEL_ALIAS": channels.as_uri()}
 
     def edition(number: int) -> dict:
@@ -73,28 +103,29 @@ def conda_environment(machine: Machine, lamina: Lamina) -> list[Row]:
     def check() -> None:
         check_environment(lamina.run("conda_environment", "main", env=edition(1))[1], "/opt/conda")
 
-    def theirs(number: int) -> float:
-        return rattler.environment(channels / "bench", "everything", f"edition=={number}")
+    def theirs(tool: Rattler | Micromamba, number: int) -> float:
+        return tool.environment(channels / "bench", "everything", f"edition=={number}")
 
-    def prepare_theirs() -> None:
-        rattler.ready()
-        theirs(0)
-
-    def check_theirs() -> None:
-        prefix = rattler.place / "prefix"
+    def check_theirs(tool: Rattler | Micromamba) -> None:
+        prefix = tool.place / "prefix"
         packages = [*(prefix / "conda-meta").glob("library-*")]
         files = [path for path in (prefix / "share/bench").rglob("*") if path.is_file()]
         settings = (prefix / "share/bench/library-7/settings").read_text()
         check_environment(f"packages={len(packages)} files={len(files)} {settings}", str(prefix))
 
+    def beside(name: str, tool: Rattler | Micromamba) -> Contestant:
+        return Contestant(
+            f"{name} (to the environment)",
+            lambda number: theirs(tool, number + 1),
+            prepare=lambda: (tool.ready(), theirs(tool, 0)),
+            verify=lambda: check_theirs(tool),
+            failure=tool.missing(),
+        )
+
     contestants = [
         Contestant("Lamina", lambda number: ours(number + 1), prepare=prepare, verify=check, peer=False),
-        Contestant(
-            "py-rattler (to the environment)",
-            lambda number: theirs(number + 1),
-            prepare=prepare_theirs,
-            verify=check_theirs,
-        ),
+        beside("py-rattler", rattler),
+        beside("micromamba", micromamba),
     ]
     title = f"one of {PACKAGES} conda packages with {PACKAGES * FILES:,} files changed, packages cached"
     return [Row("B9", title, "s", 3, contestants, [])]
