@@ -95,10 +95,10 @@ async def coroutine(seconds):
     return os.environ["MODAL_TASK_ID"]
 
 @app.function(max_containers=1)
-def values():
+def values(seconds=60):
     try:
         yield 1
-        time.sleep(60)
+        time.sleep(seconds)
     except modal.exception.InputCancellation:
         print("values got InputCancellation")
         raise
@@ -119,6 +119,8 @@ def main():
     for value in values.remote_gen():
         break
     print(list(zip([None], values.remote_gen())))
+    # It gets there when the one before has said all that it says.
+    print(list(values.remote_gen(0)))
 """
 
 
@@ -130,4 +132,4 @@ def test_an_input_that_is_ended_hears_of_it_and_its_container_goes_on(modal: Mod
     assert lines.count("True") == 4, "each time in the same container"
     assert lines.count("late") == 2
     assert lines.count("values got InputCancellation") == 2
-    assert "[(None, 1)]" in lines
+    assert "[(None, 1)]" in lines and "[1]" in lines
