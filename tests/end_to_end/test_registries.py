@@ -374,7 +374,7 @@ def test_a_layer_is_unpacked_while_it_comes(modal: Modal, registry: Registry) ->
     process = modal.start("image", "pull", f"{registry.address}/team/app:v1")
     try:
         for _ in range(300):
-            unpacked = list(modal.store.glob(f"content/work/*/upper/{name}"))
+            unpacked = list((modal.store / "content").glob(f"work/*/upper/{name}"))
             if unpacked:
                 break
             time.sleep(0.1)
