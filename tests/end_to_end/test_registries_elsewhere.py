@@ -6,21 +6,30 @@ import json
 import os
 import ssl
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from conftest import Modal, serving_images
-from played_registry import archive, lowest, serving
+from played_registry import Registry, archive, lowest, serving
 from test_registries import build, refused
 
 
-def test_what_a_mirror_does_not_give_comes_from_the_next_place(modal: Modal) -> None:
+@contextmanager
+def mirrored(modal: Modal) -> Iterator[tuple[Registry, Registry, str]]:
+    """A mirror, the registry that it is of, and the host's name for that."""
     with serving() as mirror, serving() as origin:
         host = f"m{mirror.address.rpartition(':')[2]}.example"
         settings = modal.directory / "registries.conf"
-        mirrored = f'[[registry.mirror]]\nlocation = "{mirror.address}/mirrored"\n'
-        settings.write_text(f'[[registry]]\nprefix = "{host}"\nlocation = "{origin.address}"\n{mirrored}')
+        place = f'[[registry.mirror]]\nlocation = "{mirror.address}/mirrored"\n'
+        settings.write_text(f'[[registry]]\nprefix = "{host}"\nlocation = "{origin.address}"\n{place}')
         modal.environment["CONTAINERS_REGISTRIES_CONF"] = str(settings)
+        yield mirror, origin, host
+
+
+def test_what_a_mirror_does_not_give_comes_from_the_next_place(modal: Modal) -> None:
+    with mirrored(modal) as (mirror, origin, host):
         layers = [lowest(mirror), archive(("etc/two", mirror.address.encode()))]
         for each in (mirror, origin):
             each.put("v1", *layers)
@@ -43,12 +52,7 @@ def test_what_a_mirror_does_not_give_comes_from_the_next_place(modal: Modal) -> 
 
 def test_what_a_mirror_makes_up_is_not_what_is_said_of_the_image(modal: Modal) -> None:
     """It is unpacked while it comes, and of an owner that the store does not have."""
-    with serving() as mirror, serving() as origin:
-        host = f"m{mirror.address.rpartition(':')[2]}.example"
-        settings = modal.directory / "registries.conf"
-        mirrored = f'[[registry.mirror]]\nlocation = "{mirror.address}/mirrored"\n'
-        settings.write_text(f'[[registry]]\nprefix = "{host}"\nlocation = "{origin.address}"\n{mirrored}')
-        modal.environment["CONTAINERS_REGISTRIES_CONF"] = str(settings)
+    with mirrored(modal) as (mirror, origin, host):
         files = [("etc", None), ("etc/three", mirror.address.encode() + bytes(1 << 20))]
         right, other = archive(*files), archive(*files, uid=2_000_000_000)
         for each in (mirror, origin):
