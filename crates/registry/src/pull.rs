@@ -227,7 +227,7 @@ fn unpack_coming(
 /// Unpacks a layer of which only a part was fetched, as [`unpack`] does.
 ///
 /// # Errors
-/// As [`unpack`]; with a job's error of the kind [`MALFORMED`](crate::MALFORMED), the whole layer may still be right.
+/// As [`unpack`]; with a job's error of the kind [`MALFORMED`], the whole layer may still be right.
 pub fn unpack_pieces(
     part: &Part,
     pieces: &Pieces,
